@@ -1,0 +1,81 @@
+"""Where a pretrained encoder is loaded from: its name, or the copy that travels inside an archive."""
+
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+from allennlp.common import cached_transformers
+from allennlp.common.checks import ConfigurationError
+
+ENCODER_DIRECTORY = "encoder"
+"""Folder of the serialization directory (and of the archive) that holds pretrained encoders."""
+
+
+def archived_name(model_name: str) -> str:
+    """The folder name, inside [`ENCODER_DIRECTORY`](#encoder_directory), of the encoder `model_name`."""
+    slug = re.sub(r"[^A-Za-z0-9]+", "-", Path(model_name).name).strip("-")
+    return f"{slug}-{hashlib.sha256(model_name.encode()).hexdigest()[:8]}"
+
+
+def pretrained_path(model_name: str, serialization_dir: str | os.PathLike[str] | None = None) -> str:
+    """
+    Where to load the pretrained encoder `model_name` from.
+
+    An archive must work on a machine that has neither the encoder's directory nor a model hub. So the first
+    component that asks during training copies tokenizer and pretrained weights to
+    `serialization_dir/encoder/NAME`; `include_in_archive: ["encoder", ...]` takes that folder along, and a
+    loaded archive finds it there.
+
+    # Parameters
+
+    model_name : `str`
+        A directory, or a name on the model hub.
+    serialization_dir : `str`, optional (default = `None`)
+        AllenNLP's serialization directory. If `None`, nothing is copied.
+
+    # Returns
+
+    `str`
+        A directory or a name that `transformers` can load.
+
+    # Raises
+
+    `ConfigurationError`, if the encoder is neither archived nor loadable.
+    """
+    if serialization_dir is None:
+        return model_name
+    target = Path(serialization_dir) / ENCODER_DIRECTORY / archived_name(model_name)
+    if not (target / "config.json").exists():
+        _copy_pretrained(model_name, target)
+    return str(target)
+
+
+def is_archived(path: str, serialization_dir: str | os.PathLike[str] | None) -> bool:
+    """Whether `path` lies in `serialization_dir`, which may be deleted as soon as an archive is loaded."""
+    return serialization_dir is not None and Path(serialization_dir) in Path(path).parents
+
+
+def _copy_pretrained(model_name: str, target: Path) -> None:
+    try:
+        tokenizer = cached_transformers.get_tokenizer(model_name)
+        model = cached_transformers.get(model_name, make_copy=False)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"the encoder model_name={model_name!r} could not be loaded: {error}. Give the name of a model on "
+            "the hub, or a directory with config.json, weights and tokenizer files."
+        ) from error
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # Renaming a finished folder is atomic: a killed run leaves no half-written encoder behind.
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        complete = Path(scratch) / "complete"
+        tokenizer.save_pretrained(str(complete))
+        model.save_pretrained(str(complete))
+        try:
+            complete.rename(target)
+        except OSError:
+            if not target.exists():
+                raise
+            shutil.rmtree(complete)
