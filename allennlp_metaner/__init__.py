@@ -1,0 +1,35 @@
+"""
+Meta-learning for cross-lingual named entity recognition without labelled target data: an AllenNLP plugin.
+
+Importing the package registers all its components (`--include-package allennlp_metaner`).
+"""
+
+from allennlp_metaner.data import column_reader, entity_masking_indexer, word_transformer_indexer
+from allennlp_metaner.evaluation import adapting_evaluator
+from allennlp_metaner.meta import meta_gradient
+from allennlp_metaner.models import max_loss_tagger, word_transformer_embedder
+from allennlp_metaner.nn import span_f1
+from allennlp_metaner.predictors import adapting_predictor
+from allennlp_metaner.retrieval import sentence_encoder, similarity_index
+from allennlp_metaner.settings import set_defaults
+from allennlp_metaner.tasks import pseudo_task_reader
+from allennlp_metaner.training import bert_adam, meta_trainer
+
+__all__ = [
+    "adapting_evaluator",
+    "adapting_predictor",
+    "bert_adam",
+    "column_reader",
+    "entity_masking_indexer",
+    "max_loss_tagger",
+    "meta_gradient",
+    "meta_trainer",
+    "pseudo_task_reader",
+    "sentence_encoder",
+    "similarity_index",
+    "span_f1",
+    "word_transformer_embedder",
+    "word_transformer_indexer",
+]
+
+set_defaults()

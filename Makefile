@@ -1,0 +1,55 @@
+# `make demo` and `make test` set up .venv when there is none, or when the requirements have changed.
+# PYTHON chooses the interpreter (3.10, 3.11 or 3.12) of a new one: make test PYTHON=python3.12
+
+PYTHON ?= python3
+VENV ?= .venv
+UV_VERSION := 0.13.9
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+REQUIREMENTS := setup.py requirements/overrides.txt requirements/constraints.txt
+KEY := $(shell { cat $(REQUIREMENTS); echo uv $(UV_VERSION); } | cksum | cut -d' ' -f1)
+# Written last, so an installation that failed or was interrupted is done again.
+STAMP := $(VENV)/.installed-$(KEY)
+SUPPORTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 13))
+
+.PHONY: demo test check format clean
+
+demo: $(STAMP)
+	$(BIN)/python demo/run.py
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# The environment and the encoders in .encoders stay.
+clean:
+	rm -rf build demo/output .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+	find allennlp_metaner tests demo -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A usable environment is brought up to date; anything else in its place is made anew. allennlp_models wants to
+# download NLTK data whenever it is imported and finds none; nothing here uses it, and an empty folder contents it.
+$(STAMP):
+	@rm -f $(VENV)/.installed-*
+	@{ $(BIN)/python -c '$(SUPPORTED)' && $(BIN)/python -m pip --version; } >/dev/null 2>&1 || { \
+		$(PYTHON) -c '$(SUPPORTED)' 2>/dev/null || { \
+			echo "allennlp-metaner needs Python 3.10, 3.11 or 3.12, and $(PYTHON) is" \
+				"$$($(PYTHON) --version 2>&1 || true). Choose one: make PYTHON=python3.11" >&2; \
+			exit 1; \
+		}; \
+		echo "Creating $(VENV)"; \
+		$(PYTHON) -m venv --clear $(VENV); \
+	}
+	$(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
+	$(BIN)/uv pip install --python $(BIN)/python --override requirements/overrides.txt \
+		--constraints requirements/constraints.txt --editable '.[dev]'
+	@mkdir -p $(VENV)/nltk_data/tokenizers/punkt
+	@touch $@

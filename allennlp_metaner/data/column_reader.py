@@ -1,0 +1,280 @@
+"""The reader for files with one token a line."""
+
+import codecs
+import random
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Optional, Union
+
+from allennlp.common.checks import ConfigurationError
+from allennlp.data import DatasetReader, Instance, TokenIndexer
+from allennlp.data.dataset_readers.dataset_reader import PathOrStr
+from allennlp.data.token_indexers import SingleIdTokenIndexer
+
+from allennlp_metaner.data.coding import SCHEMES, check_tag, entity_type, map_labels, split_characters, to_bio
+from allennlp_metaner.data.lines import read_lines
+from allennlp_metaner.data.sentence import sentence_instance
+
+Sentence = tuple[list[str], list[str]]
+
+DOCUMENT_START = "-DOCSTART-"
+# Only ASCII: `str.split` would also cut at no-break and ideographic spaces, which occur inside words.
+BLANKS = " \t"
+BLANK_RUN = re.compile(f"[{BLANKS}]+")
+
+
+@DatasetReader.register("ner_columns")
+class ColumnReader(DatasetReader):
+    """
+    Reads files with one token a line in columns and a blank line after each sentence: CoNLL-2002,
+    CoNLL-2003, WikiNEuRal, MultiNERD, Europeana Newspapers, MSRA and their like. Lines that start with
+    `-DOCSTART-` end a sentence and are skipped. Words are left as they are.
+
+    An instance has the fields `tokens` (a `TextField` whose tokens carry their tag in `ent_type_`), `tags`
+    (a `SequenceLabelField`, namespace "labels") and `metadata` (`words`, `tags`). Tags are BIO whatever the
+    scheme of the file. Where no tags are known, the field and the entry `tags` are missing.
+
+    Registered as a `DatasetReader` with name "ner_columns".
+
+    # Parameters
+
+    token_indexers : `Dict[str, TokenIndexer]`, optional (default = `{"tokens": SingleIdTokenIndexer()}`)
+    word_column : `int`, optional (default = `0`)
+        Where the word is. Columns count from 0, or from -1 at the end of the line backwards.
+    tag_column : `int`, optional (default = `-1`)
+        Where the tag is.
+    num_columns : `int`, optional (default = `None`)
+        The number of columns of every line. If `None`, that of the first line.
+    separator : `str`, optional (default = `None`)
+        What separates columns, such as a tab. If `None`, any run of ASCII blanks and tabs.
+    encoding : `str`, optional (default = `"utf-8"`)
+    scheme : `str`, optional (default = `"BIO"`)
+        The tag scheme of the file: "IO", "IOB1" or "BIO".
+    label_map : `Dict[str, str]`, optional (default = `None`)
+        New names of entity types; "O" drops a type: `{"MISC": "O"}`.
+    entity_types : `List[str]`, optional (default = `None`)
+        The types that may occur, after `label_map`. If `None`, all.
+    sentence_end : `str`, optional (default = `None`)
+        A token that ends a sentence, for files without blank lines.
+    characters : `bool`, optional (default = `False`)
+        Split words into single characters.
+    split : `str`, optional (default = `None`)
+        "train" or "test": read one part of a file that has to be split at random.
+    test_size : `Union[int, float]`, optional (default = `None`)
+        With `split`: the size of the test part, in sentences (`int`) or as a share (`float`).
+    split_seed : `int`, optional (default = `13`)
+        With `split`: each seed is another split. The readers of both parts need the same. It is apart from
+        `seed`, so that runs on different subsets can share a test set.
+    fraction : `float`, optional (default = `1.0`)
+        The share of the sentences to keep, at random and in the order of the file; at least one.
+    seed : `int`, optional (default = `13`)
+        With `fraction`: each seed is another subset.
+    max_instances : `int`, optional (default = `None`)
+        Read only the first ones of what is left.
+
+    # Raises
+
+    `ConfigurationError`, naming the argument or `file:line`, for a bad argument and for a file that is
+    missing, empty, undecodable or malformed.
+    """
+
+    def __init__(
+        self,
+        token_indexers: Optional[dict[str, TokenIndexer]] = None,
+        word_column: int = 0,
+        tag_column: int = -1,
+        num_columns: Optional[int] = None,
+        separator: Optional[str] = None,
+        encoding: str = "utf-8",
+        scheme: str = "BIO",
+        label_map: Optional[dict[str, str]] = None,
+        entity_types: Optional[list[str]] = None,
+        sentence_end: Optional[str] = None,
+        characters: bool = False,
+        split: Optional[str] = None,
+        test_size: Optional[Union[int, float]] = None,
+        split_seed: int = 13,
+        fraction: float = 1.0,
+        seed: int = 13,
+        max_instances: Optional[int] = None,
+    ) -> None:
+        super().__init__(
+            max_instances=max_instances, manual_distributed_sharding=True, manual_multiprocess_sharding=True
+        )
+        _check_format(encoding, separator, scheme)
+        _check_label_map(label_map or {})
+        _check_selection(split, test_size, fraction)
+        self._token_indexers = token_indexers or {"tokens": SingleIdTokenIndexer()}
+        self._word_column = word_column
+        self._tag_column = tag_column
+        self._num_columns = num_columns
+        self._separator = separator
+        self._encoding = encoding
+        self._scheme = scheme
+        self._label_map = label_map or {}
+        self._entity_types = entity_types
+        self._sentence_end = sentence_end
+        self._characters = characters
+        self._split = split
+        self._test_size = test_size
+        self._split_seed = split_seed
+        self._fraction = fraction
+        self._seed = seed
+
+    def _read(self, file_path: PathOrStr) -> Iterator[Instance]:
+        sentences: Iterable[Sentence] = self._sentences(file_path)
+        # A choice needs to know how many there are; without one, large files are read as a stream.
+        if self._split or self._fraction < 1:
+            sentences = self._choose(list(sentences), file_path)
+        for words, tags in self.shard_iterable(sentences):
+            yield self.text_to_instance(words, tags)
+
+    def text_to_instance(self, words: Sequence[str], tags: Optional[Sequence[str]] = None) -> Instance:
+        """
+        # Parameters
+
+        words : `Sequence[str]`
+        tags : `Sequence[str]`, optional (default = `None`)
+            One BIO tag for each word.
+
+        # Returns
+
+        `Instance`
+            See [`sentence_instance`](./sentence#sentence_instance), which also tells what it raises.
+        """
+        return sentence_instance(words, tags)
+
+    def apply_token_indexers(self, instance: Instance) -> None:
+        """
+        Sets the token indexers of the field `tokens`.
+        """
+        instance["tokens"].token_indexers = self._token_indexers  # type: ignore[attr-defined]
+
+    def _sentences(self, file_path: PathOrStr) -> Iterator[Sentence]:
+        found = False
+        for _, rows in groupby(self._rows(file_path), key=lambda row: row is None):
+            sentence = [row for row in rows if row is not None]
+            if sentence:
+                found = True
+                words = [word for word, _ in sentence]
+                tags = map_labels(to_bio([tag for _, tag in sentence], self._scheme), self._label_map)
+                yield split_characters(words, tags) if self._characters else (words, tags)
+        if not found:
+            raise ConfigurationError(
+                f"{file_path}: no sentence found; the file is empty or has nothing but blank and "
+                f"{DOCUMENT_START} lines. Check the path: one token a line is expected"
+            )
+
+    def _rows(self, file_path: PathOrStr) -> Iterator[Optional[tuple[str, str]]]:
+        """Word and tag of each line; `None` where a sentence may end."""
+        num_columns, defined_by = self._num_columns, "the argument num_columns"
+        for number, line in enumerate(read_lines(file_path, self._encoding), start=1):
+            if not line.strip(BLANKS) or line.startswith(DOCUMENT_START):
+                yield None
+                continue
+            place = f"{file_path}:{number}"
+            columns = line.split(self._separator) if self._separator else BLANK_RUN.split(line.strip(BLANKS))
+            if num_columns is None:
+                num_columns, defined_by = len(columns), f"the first line with a token, {number}"
+            if len(columns) != num_columns:
+                raise ConfigurationError(
+                    f"{place}: {len(columns)} columns in {line!r}, but {num_columns} by {defined_by}. Mend "
+                    f"the line, or the arguments separator={self._separator!r} and num_columns"
+                )
+            word = _cell(columns, "word_column", self._word_column, place)
+            tag = _cell(columns, "tag_column", self._tag_column, place)
+            self._check_row(word, tag, place)
+            yield word, tag
+            if word == self._sentence_end:
+                yield None
+
+    def _check_row(self, word: str, tag: str, place: str) -> None:
+        if not word:
+            raise ConfigurationError(
+                f"{place}: the word is empty. Correct the line or the argument word_column"
+            )
+        try:
+            check_tag(tag, self._scheme)
+        except ValueError as error:
+            raise ConfigurationError(
+                f"{place}: {error}. Correct the line, or the arguments tag_column={self._tag_column} and "
+                f"scheme (one of {', '.join(SCHEMES)})"
+            ) from error
+        if self._entity_types is not None:
+            new_tag = map_labels([tag], self._label_map)[0]
+            if entity_type(new_tag) not in (None, *self._entity_types):
+                raise ConfigurationError(
+                    f"{place}: the entity type of tag {tag!r} is not in entity_types={self._entity_types}. "
+                    f'Add it there, or rename or drop it by label_map={{"{entity_type(tag)}": "O"}}'
+                )
+
+    def _choose(self, sentences: list[Sentence], file_path: PathOrStr) -> list[Sentence]:
+        if self._split and self._test_size:
+            size = self._test_size
+            num_test = size if isinstance(size, int) else int(len(sentences) * size + 0.5)
+            if not 0 < num_test < len(sentences):
+                raise ConfigurationError(
+                    f"{file_path}: test_size={size} leaves nothing to one of the parts, since the file has "
+                    f"{len(sentences)} sentences. Give a number from 1 to {len(sentences) - 1}"
+                )
+            test = set(random.Random(self._split_seed).sample(range(len(sentences)), num_test))
+            sentences = [s for i, s in enumerate(sentences) if (i in test) == (self._split == "test")]
+        num_kept = max(1, int(len(sentences) * self._fraction + 0.5))
+        kept = random.Random(self._seed).sample(range(len(sentences)), num_kept)
+        return [sentences[i] for i in sorted(kept)]
+
+
+def _cell(columns: list[str], argument: str, column: int, place: str) -> str:
+    if not -len(columns) <= column < len(columns):
+        raise ConfigurationError(
+            f"{place}: there is no column {argument}={column} in {columns}. Give a number from "
+            f"{-len(columns)} to {len(columns) - 1}, or correct the argument separator"
+        )
+    return columns[column]
+
+
+def _check_format(encoding: str, separator: Optional[str], scheme: str) -> None:
+    try:
+        codecs.lookup(encoding)
+    except LookupError as error:
+        raise ConfigurationError(
+            f"encoding={encoding!r} is not known to Python. Give one such as 'utf-8' or 'latin-1'"
+        ) from error
+    if separator == "":
+        raise ConfigurationError(
+            "separator is empty. Give the text between columns, such as a tab, or null for any run of blanks"
+        )
+    if scheme not in SCHEMES:
+        raise ConfigurationError(
+            f"scheme={scheme!r} is not one of {', '.join(SCHEMES)}. Give the scheme of the file"
+        )
+
+
+def _check_label_map(label_map: Mapping[str, Optional[str]]) -> None:
+    for old, new in label_map.items():
+        for name in (old, new):
+            if name == "" or (name or "").startswith(("B-", "I-")):
+                raise ConfigurationError(
+                    f"label_map has {old!r}: {new!r}, but {name!r} is no entity type. Give types without "
+                    'prefix, such as {"MISC": "O"}'
+                )
+
+
+def _check_selection(split: Optional[str], test_size: Optional[Union[int, float]], fraction: float) -> None:
+    if not 0 < fraction <= 1:
+        raise ConfigurationError(
+            f"fraction={fraction} is not above 0 and at most 1. Give a share, such as 0.05"
+        )
+    if split not in (None, "train", "test"):
+        raise ConfigurationError(
+            f"split={split!r} is not one of 'train', 'test'. Leave it out for the whole file"
+        )
+    if (split is None) != (test_size is None):
+        raise ConfigurationError(
+            f"split={split!r} and test_size={test_size!r} go together. Give both, or none for the whole file"
+        )
+    if test_size is not None and not (test_size >= 1 if isinstance(test_size, int) else 0 < test_size < 1):
+        raise ConfigurationError(
+            f"test_size={test_size} is neither a number of sentences (1 or more) nor a share between 0 and 1"
+        )

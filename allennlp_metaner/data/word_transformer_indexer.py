@@ -1,0 +1,73 @@
+"""Words to subwords, with the copy of the tokenizer that travels in an archive."""
+
+from typing import Any, Optional
+
+from allennlp.data.token_indexers import PretrainedTransformerMismatchedIndexer, TokenIndexer
+from allennlp.data.token_indexers.token_indexer import IndexedTokenList
+from allennlp.data.tokenizers import Token
+from allennlp.data.vocabulary import Vocabulary
+
+from allennlp_metaner.data.pretrained_files import pretrained_path
+
+
+@TokenIndexer.register("word_transformer")
+class WordTransformerIndexer(PretrainedTransformerMismatchedIndexer):
+    """
+    Splits every word into subwords, like AllenNLP's `pretrained_transformer_mismatched` and with the same
+    output, but
+
+    - every word has at least one subword: one for which the tokenizer gives nothing (a zero-width space, say)
+      is the unknown subword, so that every word gets a vector and a label of its own;
+    - nothing is cut and no windows are made: the `word_transformer` embedder does that, with overlap;
+    - the subwords of a word are looked up once and remembered, and nothing is added to the vocabulary.
+
+    Registered as a `TokenIndexer` with name "word_transformer".
+
+    # Parameters
+
+    model_name : `str`
+        The name of a `transformers` model on the hub, or its directory.
+    tokenizer_kwargs : `dict[str, Any]`, optional (default = `None`)
+        Additional arguments for `AutoTokenizer.from_pretrained`.
+    serialization_dir : `str`, optional (default = `None`)
+        Given by AllenNLP, see [`pretrained_path`](./pretrained_files.md#pretrained_path).
+    """
+
+    def __init__(
+        self,
+        model_name: str,
+        tokenizer_kwargs: Optional[dict[str, Any]] = None,
+        serialization_dir: Optional[str] = None,
+        **kwargs: Any,
+    ) -> None:
+        path = pretrained_path(model_name, serialization_dir)
+        super().__init__(path, tokenizer_kwargs=tokenizer_kwargs, **kwargs)
+        self._subwords: dict[str, list[int]] = {}
+        tokenizer = self._allennlp_tokenizer
+        self._start_ids = [token.text_id for token in tokenizer.single_sequence_start_tokens]
+        self._end_ids = [token.text_id for token in tokenizer.single_sequence_end_tokens]
+
+    def tokens_to_indices(self, tokens: list[Token], vocabulary: Vocabulary) -> IndexedTokenList:
+        words = [token.ensure_text() for token in tokens]
+        self._remember(words)
+        token_ids = list(self._start_ids)
+        offsets = []
+        for word in words:
+            subwords = self._subwords[word]
+            offsets.append((len(token_ids), len(token_ids) + len(subwords) - 1))
+            token_ids += subwords
+        token_ids += self._end_ids
+        return {
+            "token_ids": token_ids,
+            "mask": [True] * len(words),
+            "type_ids": [0] * len(token_ids),
+            "offsets": offsets,
+            "wordpiece_mask": [True] * len(token_ids),
+        }
+
+    def _remember(self, words: list[str]) -> None:
+        unseen = [word for word in dict.fromkeys(words) if word not in self._subwords]
+        if unseen:
+            encoded = self._tokenizer(unseen, add_special_tokens=False)["input_ids"]
+            for word, subwords in zip(unseen, encoded, strict=True):
+                self._subwords[word] = subwords or [self._tokenizer.unk_token_id]

@@ -1,0 +1,81 @@
+"""`allennlp evaluate` with adaptation."""
+
+from typing import Any, Optional, Union
+
+import torch
+from allennlp.common.checks import ConfigurationError
+from allennlp.data import DataLoader
+from allennlp.evaluation import Evaluator, Serializer, SimpleEvaluator
+from allennlp.models import Model
+
+from allennlp_metaner.data.entity_masking_indexer import refuse_masking
+
+
+@Evaluator.register("adapting")
+class AdaptingEvaluator(SimpleEvaluator):
+    """
+    Labels every sentence with the parameters adapted to its support set, and goes back (Algorithm 1). The
+    settings of the adaptation are the model's ([`Adapter`](../meta/adapter.md)), so that the predictor
+    shares them.
+
+    Registered as an `Evaluator` with name "adapting". In a config:
+    `"evaluation": {"type": "adapting"}`; at the command line, without adaptation:
+    `allennlp evaluate ... -o '{"evaluation.adapt": false}'`.
+
+    # Parameters
+
+    batch_serializer : `Serializer`, optional (default = `SimpleSerializer()`)
+    cuda_device : `Union[int, torch.device]`, optional (default = `-1`)
+    postprocessor_fn_name : `str`, optional (default = `"make_output_human_readable"`)
+    adapt : `bool`, optional (default = `True`)
+        If false, sentences are labelled by the model as it is.
+    """
+
+    def __init__(
+        self,
+        batch_serializer: Optional[Serializer] = None,
+        cuda_device: Union[int, torch.device] = -1,
+        postprocessor_fn_name: str = "make_output_human_readable",
+        adapt: bool = True,
+    ) -> None:
+        super().__init__(batch_serializer, cuda_device, postprocessor_fn_name)
+        self._adapt = adapt
+
+    def __call__(self, model: Model, data_loader: DataLoader, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """
+        Evaluate a single data source, see `SimpleEvaluator`.
+
+        # Raises
+
+        `ConfigurationError`, if the data has no tasks to adapt to, or its reader masks words.
+        """
+        reader = getattr(data_loader, "reader", None)
+        if reader is not None:
+            refuse_masking(reader, "evaluation")
+        labeller: Any = _Adapting(model) if self._adapt else model
+        return super().__call__(labeller, data_loader, *args, **kwargs)
+
+
+class _Adapting:
+    """The model as `SimpleEvaluator` sees it: the same, but calling it adapts it to each sentence first."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def __call__(self, **batch: Any) -> dict[str, Any]:
+        if "task" not in batch:
+            raise ConfigurationError(
+                f"the evaluator 'adapting' got a batch with the fields {', '.join(batch)}, but needs 'task': "
+                "make the config's validation_dataset_reader one of type 'pseudo_tasks', or set "
+                "evaluation.adapt = false"
+            )
+        outputs = list(self._model.adapter.label(self._model, batch["task"]))
+        joined: dict[str, Any] = {
+            key: [value for output in outputs for value in output[key]] for key in ("tags", "words")
+        }
+        if "loss" in outputs[0]:
+            joined["loss"] = torch.stack([output["loss"] for output in outputs]).sum()
+        return joined

@@ -1,0 +1,74 @@
+"""Adaptation at test time: one step on the retrieved sentences, label, go back."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Optional
+
+import torch
+from allennlp.common import FromParams, Lazy
+from allennlp.data import TensorDict
+from allennlp.models import Model
+from allennlp.training.optimizers import AdamOptimizer
+
+from allennlp_metaner.meta.inner_loop import InnerLoop
+from allennlp_metaner.meta.parameters import preserved, trainable_parameters
+
+
+class Adapter(FromParams):
+    """
+    Algorithm 1, lines 14-19: for every test sentence, one update on its support set, then label the sentence
+    with the adapted parameters, then go back to the meta parameters. The adapter is part of the model, so
+    that evaluator and predictor share its settings.
+
+    # Parameters
+
+    inner_loop : `InnerLoop`, optional (default = one Adam step with a learning rate of 1e-5)
+        The update. The paper writes a plain gradient step, but at gamma = 1e-5 that changes nothing.
+    max_loss_weight : `float`, optional (default = `0.0`)
+        lambda of Eq. 13 in the adaptation loss. The paper adapts with Eq. 3, which is lambda = 0.
+    dropout : `bool`, optional (default = `False`)
+        Whether dropout is on during the update (it is in the authors' published code). The sentence itself
+        is always labelled without.
+    """
+
+    def __init__(
+        self, inner_loop: Optional[InnerLoop] = None, max_loss_weight: float = 0.0, dropout: bool = False
+    ) -> None:
+        self._inner_loop = inner_loop or InnerLoop(optimizer=Lazy(AdamOptimizer, lr=1e-5), num_steps=1)
+        self._max_loss_weight = max_loss_weight
+        self._dropout = dropout
+
+    def label(self, model: Model, tasks: Sequence[dict[str, TensorDict]]) -> Iterator[dict[str, Any]]:
+        """
+        Label the query of each task with the parameters adapted to its support set.
+
+        After every task, and however the iteration ends, `model` is bit for bit what it was, see
+        [`preserved`](./parameters.md#preserved); its metrics have seen the queries, and nothing else.
+
+        # Parameters
+
+        model : `Model`
+            A model with a `loss`, see [`Learner`](./inner_loop.md#learner).
+        tasks : `Sequence[dict[str, TensorDict]]`
+            Each with a "query" and a "support" batch, as `TaskField` makes them.
+
+        # Returns
+
+        `Iterator[dict[str, Any]]`
+            What `model` returns for each query.
+        """
+        for task in tasks:
+            with preserved(model):
+                model.train(self._dropout)
+                if self._dropout:
+                    # Every sentence gets the same result in any order and in any company.
+                    torch.manual_seed(0)
+                self._inner_loop.adapt(
+                    model,  # type: ignore[arg-type]
+                    trainable_parameters(model),
+                    task["support"],
+                    max_loss_weight=self._max_loss_weight,
+                )
+                model.eval()
+                with torch.no_grad():
+                    output = model(**task["query"])
+            yield output

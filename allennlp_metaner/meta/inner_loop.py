@@ -1,0 +1,89 @@
+"""The inner update: a few optimiser steps on a support set."""
+
+from typing import Any, Protocol
+
+import torch
+from allennlp.common import FromParams, Lazy
+from allennlp.common.checks import ConfigurationError
+from allennlp.data import TensorDict
+from allennlp.training.optimizers import AdamOptimizer, Optimizer
+
+from allennlp_metaner.meta.parameters import NamedParameters
+
+
+class Learner(Protocol):
+    """What the inner loop asks of a model: a loss that leaves the model's metrics alone."""
+
+    def loss(self, *, max_loss_weight: float | None = None, **sentences: Any) -> torch.Tensor:
+        """The training loss of a batch; `max_loss_weight` overrides the model's own lambda (Eq. 13)."""
+        ...
+
+
+def gradients(loss: torch.Tensor, parameters: NamedParameters) -> list[torch.Tensor]:
+    """The gradient of `loss` with respect to each parameter, zeros for those it does not depend on."""
+    tensors = [parameter for _, parameter in parameters]
+    found = torch.autograd.grad(loss, tensors, allow_unused=True)
+    return [torch.zeros_like(t) if g is None else g for t, g in zip(tensors, found, strict=True)]
+
+
+class InnerLoop(FromParams):
+    """
+    Gradient steps on the support set (Eq. 7-8 in meta-training, Eq. 17 in adaptation), with an optimiser whose
+    state is fresh for every task.
+
+    # Parameters
+
+    optimizer : `Lazy[Optimizer]`, optional (default = Adam with a learning rate of 3e-5)
+        Any registered AllenNLP optimiser. Adam and AdamW run in PyTorch's fused implementation.
+    num_steps : `int`, optional (default = `2`)
+        The number of steps, at least 1.
+
+    # Raises
+
+    `ConfigurationError`, if `num_steps` is less than 1.
+    """
+
+    def __init__(
+        self, optimizer: Lazy[Optimizer] = Lazy(AdamOptimizer, lr=3e-5), num_steps: int = 2
+    ) -> None:
+        if num_steps < 1:
+            raise ConfigurationError(f"num_steps={num_steps} of the inner loop must be at least 1")
+        self._optimizer = optimizer
+        self.num_steps = num_steps
+
+    def adapt(
+        self,
+        model: Learner,
+        parameters: NamedParameters,
+        support: TensorDict,
+        max_loss_weight: float | None = None,
+        learning_rate_scale: float = 1.0,
+    ) -> None:
+        """
+        Change `parameters` in place by `num_steps` steps on the loss of `support`.
+
+        # Parameters
+
+        model : `Learner`
+        parameters : `NamedParameters`
+            The trainable parameters of the model.
+        support : `TensorDict`
+            The batch of support sentences.
+        max_loss_weight : `float`, optional (default = `None`)
+            lambda of Eq. 13; `None` means the model's own.
+        learning_rate_scale : `float`, optional (default = `1.0`)
+            A factor on the optimiser's learning rate, for warm-up and decay.
+        """
+        optimizer = self._optimizer.construct(model_parameters=parameters)
+        for group in optimizer.param_groups:
+            group["lr"] = group["lr"] * learning_rate_scale
+            if isinstance(optimizer, torch.optim.Adam):
+                group["fused"] = True
+        with torch.enable_grad():
+            for _ in range(self.num_steps):
+                loss = model.loss(**support, max_loss_weight=max_loss_weight)
+                for (_, parameter), gradient in zip(parameters, gradients(loss, parameters), strict=True):
+                    parameter.grad = gradient
+                optimizer.step()
+                for _, parameter in parameters:
+                    parameter.grad = None

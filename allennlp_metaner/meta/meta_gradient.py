@@ -1,0 +1,123 @@
+"""The meta-gradient of a batch of tasks."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import NamedTuple, Optional
+
+import torch
+from allennlp.common import Registrable
+from allennlp.common.checks import ConfigurationError
+from allennlp.data import TensorDict
+
+from allennlp_metaner.meta.inner_loop import InnerLoop, Learner, gradients
+from allennlp_metaner.meta.parameters import NamedParameters, Snapshot
+
+REDUCTIONS = ("sum", "mean")
+
+
+class MetaGradientOutput(NamedTuple):
+    """The query loss of a batch of tasks, and its gradient with respect to the meta parameters."""
+
+    loss: torch.Tensor
+    gradient: list[torch.Tensor]
+
+
+def derived_seed(*parts: int) -> int:
+    """A random seed that depends on all `parts` and nothing else, so that any step can be repeated alone."""
+    digest = hashlib.sha256(",".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:4], "little")
+
+
+class MetaGradient(Registrable):
+    """
+    An algorithm that computes the gradient for the meta update from a batch of tasks.
+
+    The default implementation is "first_order_maml".
+    """
+
+    default_implementation = "first_order_maml"
+
+    def __call__(
+        self,
+        model: Learner,
+        parameters: NamedParameters,
+        tasks: Sequence[dict[str, TensorDict]],
+        seed: int,
+        learning_rate_scale: float = 1.0,
+    ) -> MetaGradientOutput:
+        """
+        # Parameters
+
+        model : `Learner`
+            Its parameters are the meta parameters, before and after the call.
+        parameters : `NamedParameters`
+            The trainable ones.
+        tasks : `Sequence[dict[str, TensorDict]]`
+            Each with a "query" and a "support" batch.
+        seed : `int`
+            All random numbers (dropout) depend on this and the number of the task alone.
+        learning_rate_scale : `float`, optional (default = `1.0`)
+            A factor on the inner learning rate.
+
+        # Returns
+
+        `MetaGradientOutput`
+        """
+        raise NotImplementedError
+
+
+@MetaGradient.register("first_order_maml")
+class FirstOrderMaml(MetaGradient):
+    """
+    First-order MAML (Eq. 7-12): for every task, steps on the support set from the meta parameters, then the
+    gradient of the query's loss at the adapted parameters; the gradients of all tasks are added up.
+
+    Registered as a `MetaGradient` with name "first_order_maml".
+
+    # Parameters
+
+    inner_loop : `InnerLoop`, optional (default = two Adam steps with a learning rate of 3e-5)
+    reduction : `str`, optional (default = `"sum"`)
+        "sum" (Eq. 9) or "mean" of the tasks' gradients and losses.
+
+    # Raises
+
+    `ConfigurationError`, for another `reduction`.
+    """
+
+    def __init__(self, inner_loop: Optional[InnerLoop] = None, reduction: str = "sum") -> None:
+        if reduction not in REDUCTIONS:
+            raise ConfigurationError(f"reduction={reduction!r} must be one of {', '.join(REDUCTIONS)}")
+        self._inner_loop = inner_loop or InnerLoop()
+        self._reduction = reduction
+
+    def __call__(
+        self,
+        model: Learner,
+        parameters: NamedParameters,
+        tasks: Sequence[dict[str, TensorDict]],
+        seed: int,
+        learning_rate_scale: float = 1.0,
+    ) -> MetaGradientOutput:
+        tensors = [parameter for _, parameter in parameters]
+        total = [torch.zeros_like(tensor) for tensor in tensors]
+        losses = []
+        meta_parameters = Snapshot(tensors)
+        try:
+            for number, task in enumerate(tasks):
+                torch.manual_seed(derived_seed(seed, number))
+                self._inner_loop.adapt(
+                    model, parameters, task["support"], learning_rate_scale=learning_rate_scale
+                )
+                with torch.enable_grad():
+                    loss = model.loss(**task["query"])
+                torch._foreach_add_(total, gradients(loss, parameters))
+                losses.append(loss.detach())
+                meta_parameters.restore()
+        finally:
+            meta_parameters.restore()
+        loss = torch.stack(losses).sum()
+        if self._reduction == "mean":
+            loss = loss / len(tasks)
+            torch._foreach_div_(total, len(tasks))
+        return MetaGradientOutput(loss, total)

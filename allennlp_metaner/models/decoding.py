@@ -1,0 +1,74 @@
+"""From logits to BIO tags."""
+
+from collections.abc import Mapping
+
+import torch
+from allennlp.modules.conditional_random_field import allowed_transitions
+from allennlp.nn.util import viterbi_decode
+
+
+class Decoder:
+    """
+    Picks every word's tag. Labels that are no BIO tags (the special ones of `subword_labels`) become "O".
+
+    # Parameters
+
+    labels : `Mapping[int, str]`
+        The label of every index.
+    constrained : `bool`, optional (default = `False`)
+        If true, the most probable well-formed BIO sequence; if false, every word's best tag.
+    """
+
+    def __init__(self, labels: Mapping[int, str], constrained: bool = False) -> None:
+        self._names = [
+            label if label == "O" or label[:2] in ("B-", "I-") else "O" for _, label in sorted(labels.items())
+        ]
+        self._indices = {label: index for index, label in labels.items()}
+        self._constrained = constrained
+        if constrained:
+            number = len(self._names)
+            allowed = set(allowed_transitions("BIO", dict(enumerate(self._names))))
+            forbidden = torch.full((number + 2, number + 2), float("-inf"))
+            for pair in allowed:
+                forbidden[pair] = 0.0
+            self._transitions = forbidden[:number, :number]
+            self._start = forbidden[number, :number]
+
+    def __call__(self, logits: torch.Tensor, mask: torch.BoolTensor) -> list[list[str]]:
+        """
+        # Parameters
+
+        logits : `torch.Tensor`
+            Shape `(num_sentences, num_words, num_labels)`.
+        mask : `torch.BoolTensor`
+            Shape `(num_sentences, num_words)`.
+
+        # Returns
+
+        `list[list[str]]`
+            A tag for every unmasked word.
+        """
+        if not self._constrained:
+            return self.names(logits.argmax(dim=-1), mask)
+        lengths = mask.sum(dim=1).tolist()
+        scores = logits.detach().float().log_softmax(dim=-1).cpu()
+        return [
+            [self._names[i] for i in self._viterbi(rows[:length])]
+            for rows, length in zip(scores, lengths, strict=True)
+        ]
+
+    def names(self, indices: torch.Tensor, mask: torch.BoolTensor) -> list[list[str]]:
+        """The tags of label indices, shape `(num_sentences, num_words)`, without the masked words."""
+        lengths = mask.sum(dim=1).tolist()
+        return [
+            [self._names[i] for i in row[:length]]
+            for row, length in zip(indices.tolist(), lengths, strict=True)
+        ]
+
+    def index(self, tag: str) -> int:
+        """The label index of a tag."""
+        return self._indices[tag]
+
+    def _viterbi(self, scores: torch.Tensor) -> list[int]:
+        path, _ = viterbi_decode(scores, self._transitions, allowed_start_transitions=self._start)
+        return path

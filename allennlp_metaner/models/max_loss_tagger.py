@@ -1,0 +1,188 @@
+"""The tagger: transformer, first-subword pooling, dropout, linear layer, softmax; mean and max loss."""
+
+from typing import Any, Optional
+
+import torch
+from allennlp.common.checks import ConfigurationError
+from allennlp.data import TextFieldTensors, Vocabulary
+from allennlp.models import Model
+from allennlp.modules import TextFieldEmbedder
+from allennlp.nn import InitializerApplicator
+from allennlp.nn.util import get_text_field_mask
+
+from allennlp_metaner.meta.adapter import Adapter
+from allennlp_metaner.models.decoding import Decoder
+from allennlp_metaner.models.freezing import freeze_bottom
+from allennlp_metaner.models.subword_labels import SubwordLabels
+from allennlp_metaner.nn.max_loss import REDUCTIONS, max_loss, token_losses
+from allennlp_metaner.nn.span_f1 import SpanF1
+
+
+@Model.register("max_loss_tagger")
+class MaxLossTagger(Model):
+    """
+    Labels every word with a BIO tag (Eq. 1-2), trained on the mean loss of a sentence's tokens plus lambda
+    times the worst one's (Eq. 3 and 13).
+
+    Registered as a `Model` with name "max_loss_tagger".
+
+    # Parameters
+
+    vocab : `Vocabulary`
+    text_field_embedder : `TextFieldEmbedder`
+        Gives one vector a word; with `subword_labels`, one a subword.
+    dropout : `float`, optional (default = `0.1`)
+        Between encoder and linear layer.
+    max_loss_weight : `float`, optional (default = `2.0`)
+        lambda of Eq. 13; 0 gives Eq. 3.
+    loss_reduction : `str`, optional (default = `"sentence"`)
+        See [`max_loss`](../nn/max_loss.md#max_loss).
+    frozen_layers : `int`, optional (default = `3`)
+        The embeddings and so many of the transformer's bottom layers are frozen; `None` freezes nothing.
+    constrain_decoding : `bool`, optional (default = `False`)
+        Find the best tag sequence that is well-formed BIO, instead of every word's best tag (the paper).
+    subword_labels : `bool`, optional (default = `False`)
+        The authors' published code: `[CLS]`, `[SEP]` and the non-first subwords ("X") have labels of their
+        own, which enter the loss. Needs an embedder with `output` = "subwords", and the labels in the
+        vocabulary (`tokens_to_add`).
+    adapter : `Adapter`, optional (default = one Adam step with a learning rate of 1e-5)
+        How evaluator and predictor adapt this model to a sentence.
+    label_namespace : `str`, optional (default = `"labels"`)
+    initializer : `InitializerApplicator`, optional (default = no initialisation)
+
+    # Raises
+
+    `ConfigurationError`, if an argument is out of range.
+    """
+
+    default_predictor = "adapting"
+
+    def __init__(
+        self,
+        vocab: Vocabulary,
+        text_field_embedder: TextFieldEmbedder,
+        dropout: float = 0.1,
+        max_loss_weight: float = 2.0,
+        loss_reduction: str = "sentence",
+        frozen_layers: Optional[int] = 3,
+        constrain_decoding: bool = False,
+        subword_labels: bool = False,
+        adapter: Optional[Adapter] = None,
+        label_namespace: str = "labels",
+        initializer: Optional[InitializerApplicator] = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(vocab, **kwargs)
+        if loss_reduction not in REDUCTIONS:
+            raise ConfigurationError(f"loss_reduction={loss_reduction!r} must be one of {REDUCTIONS}")
+        if max_loss_weight < 0:
+            raise ConfigurationError(f"max_loss_weight={max_loss_weight} must be at least 0")
+        self.text_field_embedder = text_field_embedder
+        self.dropout = torch.nn.Dropout(dropout)
+        self.classifier = torch.nn.Linear(
+            text_field_embedder.get_output_dim(), vocab.get_vocab_size(label_namespace)
+        )
+        self.max_loss_weight = max_loss_weight
+        self.adapter = adapter or Adapter()
+        self._loss_reduction = loss_reduction
+        self._subword_labels = SubwordLabels(vocab, label_namespace) if subword_labels else None
+        self._decoder = Decoder(vocab.get_index_to_token_vocabulary(label_namespace), constrain_decoding)
+        self._metric = SpanF1()
+        if frozen_layers is not None:
+            freeze_bottom(text_field_embedder, frozen_layers)
+        (initializer or InitializerApplicator())(self)
+
+    def loss(
+        self,
+        tokens: TextFieldTensors,
+        tags: torch.LongTensor,
+        metadata: list[dict[str, Any]] | None = None,
+        max_loss_weight: float | None = None,
+    ) -> torch.Tensor:
+        """
+        The loss of a batch of sentences; metrics are left alone.
+
+        # Parameters
+
+        tokens : `TextFieldTensors`
+        tags : `torch.LongTensor`
+            Shape `(num_sentences, num_words)`.
+        metadata : `list[dict[str, Any]]`, optional (default = `None`)
+            Not used; here so that a whole batch can be passed.
+        max_loss_weight : `float`, optional (default = `None`)
+            lambda of Eq. 13; `None` means the model's own.
+
+        # Returns
+
+        `torch.Tensor`
+            A scalar.
+        """
+        return self._loss(self._logits(tokens), tokens, tags, max_loss_weight)
+
+    def forward(  # type: ignore[override]
+        self,
+        tokens: TextFieldTensors,
+        tags: torch.LongTensor | None = None,
+        metadata: list[dict[str, Any]] | None = None,
+        task: list[dict[str, Any]] | None = None,
+    ) -> dict[str, Any]:
+        """
+        # Parameters
+
+        tokens : `TextFieldTensors`
+        tags : `torch.LongTensor`, optional (default = `None`)
+            Gold tags, shape `(num_sentences, num_words)`. If given, the loss is computed and the span metric
+            updated.
+        metadata : `list[dict[str, Any]]`, optional (default = `None`)
+        task : `list[dict[str, Any]]`, optional (default = `None`)
+            The pseudo tasks of these sentences. The model labels without adaptation and does not look at
+            them; [`Adapter`](../meta/adapter.md) does.
+
+        # Returns
+
+        `dict[str, Any]`
+            `logits` of shape `(num_sentences, num_words, num_labels)`, `mask` of shape
+            `(num_sentences, num_words)`, `tags` (a list of strings a sentence), `words` if there is metadata,
+            and `loss` if there are gold tags.
+        """
+        mask = get_text_field_mask(tokens)
+        logits = self._logits(tokens)
+        word_logits = logits
+        if self._subword_labels is not None:
+            word_logits = self._subword_labels.first_subwords(logits, tokens)
+        predicted = self._decoder(word_logits, mask)
+        output: dict[str, Any] = {"logits": word_logits, "mask": mask, "tags": predicted}
+        if metadata is not None:
+            output["words"] = [sentence["words"] for sentence in metadata]
+        if tags is not None:
+            output["loss"] = self._loss(logits, tokens, tags, None)
+            self._metric(predicted, self._decoder.names(tags, mask))
+        return output
+
+    def get_metrics(self, reset: bool = False) -> dict[str, float]:
+        """Phrase-level precision, recall and F1, as conlleval computes them, see `SpanF1`."""
+        return self._metric.get_metric(reset)
+
+    def probabilities(self, output: dict[str, Any]) -> list[list[float]]:
+        """The softmax probability of every predicted tag, a list a sentence."""
+        softmax = output["logits"].softmax(dim=-1).tolist()
+        return [
+            [row[self._decoder.index(tag)] for tag, row in zip(tags, rows, strict=False)]
+            for tags, rows in zip(output["tags"], softmax, strict=True)
+        ]
+
+    def _logits(self, tokens: TextFieldTensors) -> torch.Tensor:
+        return self.classifier(self.dropout(self.text_field_embedder(tokens)))
+
+    def _loss(
+        self,
+        logits: torch.Tensor,
+        tokens: TextFieldTensors,
+        tags: torch.Tensor,
+        max_loss_weight: float | None,
+    ) -> torch.Tensor:
+        mask = get_text_field_mask(tokens)
+        if self._subword_labels is not None:
+            tags, mask = self._subword_labels.targets(tokens, tags)
+        weight = self.max_loss_weight if max_loss_weight is None else max_loss_weight
+        return max_loss(token_losses(logits, tags, mask), mask, weight, self._loss_reduction)

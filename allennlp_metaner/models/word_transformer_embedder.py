@@ -1,0 +1,155 @@
+"""Subwords to word vectors, through overlapping windows where a sentence is too long for the encoder."""
+
+from typing import Any, Optional
+
+import torch
+from allennlp.common.checks import ConfigurationError
+from allennlp.modules.token_embedders import PretrainedTransformerEmbedder, TokenEmbedder
+
+from allennlp_metaner.data.pretrained_files import pretrained_path
+from allennlp_metaner.data.windows import windows
+
+OUTPUTS = ("words", "subwords")
+
+
+@TokenEmbedder.register("word_transformer")
+class WordTransformerEmbedder(TokenEmbedder):
+    """
+    A pretrained transformer over the output of the `word_transformer` indexer. Sentences of more than
+    `max_length` subwords go through windows of that size, each with the last `context` subwords of its
+    predecessor in front; every subword has the vector that the window owning it gives
+    ([`windows`](../data/windows.md)). Nothing is truncated.
+
+    Registered as a `TokenEmbedder` with name "word_transformer".
+
+    # Parameters
+
+    model_name : `str`
+        The name of a `transformers` model on the hub, or its directory.
+    max_length : `int`, optional (default = `128`)
+        The most subwords a window has, special tokens included.
+    context : `int`, optional (default = `64`)
+        How many of them are context from the window before.
+    output : `str`, optional (default = `"words"`)
+        "words": one vector a word, that of its first subword. "subwords": all of them.
+    transformer_kwargs : `dict[str, Any]`, optional (default = `None`)
+        Additional arguments for `AutoModel.from_pretrained`, for example dropout probabilities.
+    serialization_dir : `str`, optional (default = `None`)
+        Given by AllenNLP, see [`pretrained_path`](../data/pretrained_files.md#pretrained_path).
+
+    # Raises
+
+    `ConfigurationError`, if the windows do not fit the encoder or each other.
+    """
+
+    def __init__(
+        self,
+        model_name: str,
+        max_length: int = 128,
+        context: int = 64,
+        output: str = "words",
+        transformer_kwargs: Optional[dict[str, Any]] = None,
+        serialization_dir: Optional[str] = None,
+    ) -> None:
+        super().__init__()
+        if output not in OUTPUTS:
+            raise ConfigurationError(f"output={output!r} must be one of {', '.join(OUTPUTS)}")
+        path = pretrained_path(model_name, serialization_dir)
+        self._embedder = PretrainedTransformerEmbedder(path, transformer_kwargs=transformer_kwargs)
+        self._num_start = self._embedder._num_added_start_tokens
+        self._num_end = self._embedder._num_added_end_tokens
+        self._window_size = max_length - self._num_start - self._num_end
+        positions = getattr(self._embedder.config, "max_position_embeddings", max_length)
+        if not 0 <= context < self._window_size or max_length > positions:
+            raise ConfigurationError(
+                f"max_length={max_length} and context={context} do not fit: max_length may be at most the "
+                f"encoder's {positions} positions, and context must be less than max_length without the "
+                f"{self._num_start + self._num_end} special tokens."
+            )
+        self._max_length = max_length
+        self._context = context
+        self._output = output
+
+    def get_output_dim(self) -> int:
+        return self._embedder.get_output_dim()
+
+    def forward(
+        self,
+        token_ids: torch.LongTensor,
+        mask: torch.BoolTensor,
+        offsets: torch.LongTensor,
+        wordpiece_mask: torch.BoolTensor,
+        type_ids: torch.LongTensor | None = None,
+    ) -> torch.Tensor:
+        """
+        # Parameters
+
+        token_ids : `torch.LongTensor`
+            Shape `(num_sentences, num_subwords)`.
+        mask : `torch.BoolTensor`
+            Shape `(num_sentences, num_words)`.
+        offsets : `torch.LongTensor`
+            First and last subword of every word, shape `(num_sentences, num_words, 2)`.
+        wordpiece_mask : `torch.BoolTensor`
+            Shape `(num_sentences, num_subwords)`.
+        type_ids : `torch.LongTensor`, optional (default = `None`)
+            Shape `(num_sentences, num_subwords)`.
+
+        # Returns
+
+        `torch.Tensor`
+            Shape `(num_sentences, num_words or num_subwords, dim)`.
+        """
+        if token_ids.size(1) <= self._max_length:
+            vectors = self._embedder(token_ids, wordpiece_mask, type_ids)
+        else:
+            vectors = self._through_windows(token_ids, wordpiece_mask, type_ids)
+        if self._output == "subwords":
+            return vectors
+        return vectors.gather(1, offsets[:, :, :1].expand(-1, -1, vectors.size(2)))
+
+    def _through_windows(
+        self,
+        token_ids: torch.Tensor,
+        wordpiece_mask: torch.Tensor,
+        type_ids: torch.Tensor | None,
+    ) -> torch.Tensor:
+        rows, positions, owned = self._plan(wordpiece_mask.sum(dim=1).tolist())
+        width = max(map(len, positions))
+        # Position -1 pads a window; it is clamped where something must be looked up, and masked.
+        columns = torch.tensor([p + [-1] * (width - len(p)) for p in positions], device=token_ids.device)
+        row = torch.tensor(rows, device=token_ids.device).unsqueeze(1)
+        window_mask = columns >= 0
+        columns = columns.clamp(min=0)
+        vectors = self._embedder(
+            token_ids[row, columns],
+            window_mask,
+            None if type_ids is None else type_ids[row, columns],
+        )
+        keep = torch.zeros_like(window_mask)
+        for number, (first, last) in enumerate(owned):
+            keep[number, first:last] = True
+        joined = vectors.new_zeros(*token_ids.shape, vectors.size(2))
+        joined[row.expand_as(columns)[keep], columns[keep]] = vectors[keep]
+        return joined
+
+    def _plan(self, lengths: list[int]) -> tuple[list[int], list[list[int]], list[tuple[int, int]]]:
+        """
+        For every window of every sentence: the sentence's row, the positions of the sentence that the window
+        sees (special tokens first and last), and which stretch of the window it owns.
+        """
+        rows: list[int] = []
+        positions: list[list[int]] = []
+        owned: list[tuple[int, int]] = []
+        for row, length in enumerate(lengths):
+            end_tokens = list(range(length - self._num_end, length))
+            size = length - self._num_start - self._num_end
+            for window in windows(size, self._window_size, self._context):
+                content = range(self._num_start + window.start, self._num_start + window.end)
+                rows.append(row)
+                positions.append([*range(self._num_start), *content, *end_tokens])
+                # The first window also owns the special tokens before it, the last one those after it.
+                first = 0 if window.start == 0 else self._num_start + window.keep - window.start
+                last = len(positions[-1]) - (0 if window.end == size else self._num_end)
+                owned.append((first, last))
+        return rows, positions, owned

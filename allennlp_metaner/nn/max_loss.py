@@ -1,0 +1,62 @@
+"""The loss of the tagger: mean over the tokens of a sentence, plus the worst token."""
+
+import torch
+import torch.nn.functional as functional
+
+REDUCTIONS = ("sentence", "token")
+"""How [`max_loss`](#max_loss) puts a batch together."""
+
+
+def token_losses(logits: torch.Tensor, targets: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """
+    The cross-entropy of every token.
+
+    # Parameters
+
+    logits : `torch.Tensor`
+        Shape `(num_sentences, num_tokens, num_labels)`.
+    targets : `torch.Tensor`
+        Label indices, shape `(num_sentences, num_tokens)`. Ignored where `mask` is false.
+    mask : `torch.BoolTensor`
+        Shape `(num_sentences, num_tokens)`.
+
+    # Returns
+
+    `torch.Tensor`
+        Shape `(num_sentences, num_tokens)`, 0 where `mask` is false.
+    """
+    losses = functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+    return losses.view_as(targets) * mask
+
+
+def max_loss(
+    losses: torch.Tensor, mask: torch.Tensor, max_loss_weight: float, reduction: str = "sentence"
+) -> torch.Tensor:
+    """
+    Eq. 3 (`max_loss_weight` = 0) and Eq. 13 of the paper.
+
+    # Parameters
+
+    losses : `torch.Tensor`
+        The cross-entropy of every token, at least 0, and 0 where `mask` is false.
+        Shape `(num_sentences, num_tokens)`.
+    mask : `torch.BoolTensor`
+        Which tokens count, shape `(num_sentences, num_tokens)`. A sentence without any counts 0.
+    max_loss_weight : `float`
+        lambda, the weight of the sentence's highest token loss. 0 leaves the term out.
+    reduction : `str`, optional (default = `"sentence"`)
+        "sentence" (the paper): every sentence is its mean plus lambda times its maximum; sentences are added
+        up. "token" (the authors' published code): the mean over all tokens of the batch, plus lambda times
+        the mean over the sentences of their maxima.
+
+    # Returns
+
+    `torch.Tensor`
+        A scalar.
+    """
+    maxima = losses.amax(dim=1)
+    if reduction == "token":
+        mean = losses.sum() / mask.sum().clamp(min=1)
+        return mean + max_loss_weight * maxima.mean() if max_loss_weight else mean
+    means = losses.sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+    return (means + max_loss_weight * maxima).sum() if max_loss_weight else means.sum()

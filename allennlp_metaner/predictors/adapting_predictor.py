@@ -1,0 +1,154 @@
+"""`allennlp predict` with adaptation."""
+
+from collections.abc import Sequence
+from typing import Any, Optional
+
+from allennlp.common.checks import ConfigurationError
+from allennlp.common.util import JsonDict
+from allennlp.data import Batch, DatasetReader, Instance
+from allennlp.models import Model
+from allennlp.nn.util import move_to_device
+from allennlp.predictors import Predictor
+
+from allennlp_metaner.data.coding import spans
+from allennlp_metaner.data.entity_masking_indexer import refuse_masking
+from allennlp_metaner.data.raw_text import join, tokenize
+from allennlp_metaner.data.sentence import sentence_instance, words_and_tags
+from allennlp_metaner.tasks.pseudo_task_reader import PseudoTaskReader
+
+Characters = list[tuple[int, int]]
+
+
+@Predictor.register("adapting")
+class AdaptingPredictor(Predictor):
+    """
+    Labels sentences with the parameters adapted to their support sets (Algorithm 1), with the model's own
+    settings ([`Adapter`](../meta/adapter.md)), as the evaluator does.
+
+    Input, a JSON object a line: `{"sentence": "raw text"}`, or `{"words": ["a", "list"]}` for text that is
+    tokenised already. Raw text is split at blanks and punctuation, Chinese and Japanese into characters.
+    Output: `text`, `words`, `tags`, `entities` (`text`, `label`, `start` and `end` in characters of `text`,
+    and `confidence`, the lowest probability of its words' tags), and `support`, the retrieved sentences with
+    `words`, `tags` and `similarity`.
+
+    Registered as a `Predictor` with name "adapting".
+
+    # Parameters
+
+    model : `Model`
+    dataset_reader : `DatasetReader`
+        Of type "pseudo_tasks", unless `adapt` is false.
+    adapt : `bool`, optional (default = `True`)
+        If false, sentences are labelled by the model as it is; nothing is retrieved. At the command line:
+        `--predictor-args '{"adapt": false}'`.
+
+    # Raises
+
+    `ConfigurationError`, if the reader cannot retrieve, or masks words.
+    """
+
+    def __init__(self, model: Model, dataset_reader: DatasetReader, adapt: bool = True) -> None:
+        super().__init__(model, dataset_reader)
+        refuse_masking(dataset_reader, "adaptation")
+        if not isinstance(dataset_reader, PseudoTaskReader):
+            raise ConfigurationError(
+                f"the predictor 'adapting' got the reader {type(dataset_reader).__name__}, but needs one of type "
+                "'pseudo_tasks', from the config's validation_dataset_reader"
+            )
+        self._reader = dataset_reader
+        self._adapt = adapt
+
+    def predict(self, sentence: str) -> JsonDict:
+        """Label one raw sentence."""
+        return self.predict_json({"sentence": sentence})
+
+    def predict_json(self, inputs: JsonDict) -> JsonDict:
+        return self.predict_batch_json([inputs])[0]
+
+    def predict_batch_json(self, inputs: list[JsonDict]) -> list[JsonDict]:
+        parsed = [_parse(number, line) for number, line in enumerate(inputs, start=1)]
+        instances = self._instances([words for words, _, _ in parsed])
+        return [
+            self._describe(output, instance, text, offsets)
+            for output, instance, (_, text, offsets) in zip(
+                self._label(instances), instances, parsed, strict=True
+            )
+        ]
+
+    def predict_instance(self, instance: Instance) -> JsonDict:
+        return self.predict_batch_instance([instance])[0]
+
+    def predict_batch_instance(self, instances: list[Instance]) -> list[JsonDict]:
+        described = []
+        for output, instance in zip(self._label(instances), instances, strict=True):
+            text, offsets = join(words_and_tags(instance)[0])
+            described.append(self._describe(output, instance, text, offsets))
+        return described
+
+    def _json_to_instance(self, json_dict: JsonDict) -> Instance:
+        return self._instances([_parse(1, json_dict)[0]])[0]
+
+    def _instances(self, sentences: Sequence[list[str]]) -> list[Instance]:
+        if not self._adapt:
+            return [sentence_instance(words) for words in sentences]
+        return list(self._reader.tasks([(words, None) for words in sentences]))
+
+    def _label(self, instances: Sequence[Instance]) -> list[dict[str, Any]]:
+        for instance in instances:
+            self._reader.apply_token_indexers(instance)
+        batch = Batch(instances)
+        batch.index_instances(self._model.vocab)
+        tensors: dict[str, Any] = move_to_device(batch.as_tensor_dict(), self.cuda_device)
+        if self._adapt:
+            tasks = [{**task, "query": _without_gold(task["query"])} for task in tensors["task"]]
+            return list(self._model.adapter.label(self._model, tasks))
+        tensors.pop("task", None)
+        return _rows(self._model(**_without_gold(tensors)))
+
+    def _describe(
+        self, output: dict[str, Any], instance: Instance, text: str, offsets: Characters
+    ) -> JsonDict:
+        (tags,), (probabilities,) = output["tags"], self._model.probabilities(output)
+        entities = []
+        for label, first, last in spans(tags):
+            start, end = offsets[first][0], offsets[last][1]
+            confidence = min(probabilities[first : last + 1])
+            entities.append(
+                {"text": text[start:end], "label": label, "start": start, "end": end, "confidence": confidence}
+            )
+        described = {
+            "text": text,
+            "words": words_and_tags(instance)[0],
+            "tags": tags,
+            "entities": entities,
+        }
+        if self._adapt:
+            described["support"] = instance["metadata"].metadata["support"]  # type: ignore[attr-defined]
+        return described
+
+
+def _without_gold(tensors: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in tensors.items() if key != "tags"}
+
+
+def _rows(output: dict[str, Any]) -> list[dict[str, Any]]:
+    """A batch's output as one output a sentence."""
+    return [
+        {"logits": output["logits"][i : i + 1], "tags": [tags]} for i, tags in enumerate(output["tags"])
+    ]
+
+
+def _parse(number: int, line: JsonDict) -> tuple[list[str], str, Characters]:
+    """The words of a line of input, the text they are in, and their characters there."""
+    sentence: Optional[Any] = line.get("sentence")
+    words: Optional[Any] = line.get("words")
+    if isinstance(words, list) and words and all(isinstance(w, str) and w.strip() for w in words):
+        text, offsets = join(words)
+        return words, text, offsets
+    if words is None and isinstance(sentence, str) and sentence.strip():
+        tokens = tokenize(sentence)
+        return [token for token, _, _ in tokens], sentence, [(start, end) for _, start, end in tokens]
+    raise ConfigurationError(
+        f"sentence {number} of the input batch is {line!r}, but should be "
+        '{"sentence": "raw text, not empty"} or {"words": ["not", "empty"]}'
+    )

@@ -1,0 +1,209 @@
+"""Vectors on disk, so that a corpus is encoded once; and directories that are complete or not there."""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from errno import EEXIST, ENOTEMPTY
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+logger = logging.getLogger(__name__)
+
+METADATA = "metadata.json"
+"""The file whose presence means that a directory is complete. It is written last."""
+
+_VECTORS = "vectors.npy"
+# A directory can only be replaced by moving the old one away first, between which another process may come.
+_REPLACE_ATTEMPTS = 16
+
+
+def cache_key(sentences: Sequence[Sequence[str]], encoder_fingerprint: str) -> str:
+    """A hex digest of the sentences, word by word and in order, and of the encoder."""
+    digest = hashlib.sha256(json.dumps(encoder_fingerprint).encode())
+    for words in sentences:
+        # JSON quotes the words and escapes line breaks, so different sentences never look the same.
+        digest.update(b"\n" + json.dumps(list(words)).encode())
+    return digest.hexdigest()
+
+
+class VectorCache:
+    """
+    Arrays on disk: `directory/KEY/vectors.npy`, and beside it a `metadata.json` with shape, type and
+    checksum.
+
+    An entry appears by renaming a complete directory; an interrupted write leaves nothing that could be
+    taken for one, and its remains are removed by the next write. A damaged entry is noticed, reported in
+    the log and replaced. Of several processes that want the same entry, one computes it while the others
+    wait. Where the directory cannot be written, a warning is logged and nothing is cached.
+
+    # Parameters
+
+    directory : `str` or `os.PathLike`, optional (default = `None`)
+        If `None`, the environment variable `METANER_CACHE`, or else `~/.cache/allennlp_metaner`.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str] | None = None) -> None:
+        default = os.environ.get("METANER_CACHE") or "~/.cache/allennlp_metaner"
+        self.directory = Path(directory or default).expanduser()
+
+    def get_or_compute(self, key: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
+        """
+        The array stored under `key`, or else what `compute` returns, which is then stored.
+
+        # Parameters
+
+        key : `str`
+            A file name: see [`cache_key`](#cache_key).
+        compute : `Callable[[], np.ndarray]`
+
+        # Returns
+
+        `np.ndarray`
+        """
+        vectors = self._load(key)
+        if vectors is not None:
+            return vectors
+        with self._exclusive(key) as writable:
+            # Another process may have stored it while this one waited.
+            vectors = self._load(key) if writable else None
+            if vectors is None:
+                vectors = compute()
+                if writable:
+                    self._store(key, vectors)
+        return vectors
+
+    def _load(self, key: str) -> np.ndarray | None:
+        entry = self.directory / key
+        try:
+            metadata = read_metadata(entry)
+            vectors = np.load(entry / _VECTORS, allow_pickle=False)
+            if [list(vectors.shape), str(vectors.dtype)] != [metadata["shape"], metadata["dtype"]]:
+                raise ValueError("the shape or type of the array is not that of the metadata")
+        except FileNotFoundError as error:
+            if entry.exists():
+                logger.warning(
+                    "The cached vectors in %s are incomplete and will be replaced: %s", entry, error
+                )
+            return None
+        except (OSError, ValueError, KeyError) as error:
+            logger.warning("The cached vectors in %s are damaged and will be replaced: %s", entry, error)
+            return None
+        return vectors
+
+    def _store(self, key: str, vectors: np.ndarray) -> None:
+        try:
+            with new_directory(
+                self.directory / key, shape=list(vectors.shape), dtype=str(vectors.dtype)
+            ) as entry:
+                np.save(entry / _VECTORS, vectors, allow_pickle=False)
+        except OSError as error:
+            logger.warning("The vectors could not be cached in %s: %s", self.directory, error)
+
+    @contextmanager
+    def _exclusive(self, key: str) -> Iterator[bool]:
+        """Keep other processes from writing `key`. Yields `False` if the directory cannot be written."""
+        lock = FileLock(self._lock_file(key))
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._remove_leftovers()
+            lock.acquire()
+        except (OSError, NotImplementedError) as error:
+            logger.warning(
+                "Vectors are not cached: the directory %s cannot be written: %s", self.directory, error
+            )
+        try:
+            yield lock.is_locked
+        finally:
+            lock.release()
+
+    def _remove_leftovers(self) -> None:
+        """Remove what killed processes were writing. A live one holds the lock of the entry it writes."""
+        for leftover in self.directory.glob(".*.tmp"):
+            key = leftover.name.split(".")[1]
+            with suppress(Timeout), FileLock(self._lock_file(key), timeout=0):
+                shutil.rmtree(leftover, ignore_errors=True)
+
+    def _lock_file(self, key: str) -> str:
+        return str(self.directory / f"{key}.lock")
+
+
+@contextmanager
+def new_directory(target: Path, **metadata: Any) -> Iterator[Path]:
+    """
+    Write a directory that, whatever happens, is either complete or not there; an old one is replaced.
+
+    The block writes its files into the directory that is yielded. Afterwards their checksums and `metadata`
+    are written to a metadata file, and the directory is renamed to `target`.
+
+    # Parameters
+
+    target : `Path`
+        The directory. Its parent must exist.
+    metadata : `Any`
+        What else the metadata file holds; must be JSON.
+    """
+    prefix = f".{target.name}."
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=prefix, suffix=".tmp") as scratch:
+        complete = Path(scratch) / "complete"
+        complete.mkdir()
+        yield complete
+        checksums = {path.name: _checksum(path) for path in sorted(complete.iterdir())}
+        (complete / METADATA).write_text(json.dumps({**metadata, "sha256": checksums}), encoding="utf-8")
+        for path in (*complete.iterdir(), complete):
+            _flush_to_disk(path)
+        _replace(complete, target, Path(scratch))
+        _flush_to_disk(target.parent)
+
+
+def read_metadata(directory: Path) -> dict[str, Any]:
+    """
+    The metadata of a directory that [`new_directory`](#new_directory) wrote.
+
+    # Raises
+
+    `FileNotFoundError`, if it is not there or incomplete; `ValueError`, if a file has another content than
+    was written.
+    """
+    metadata = json.loads((directory / METADATA).read_text(encoding="utf-8"))
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("sha256"), dict):
+        raise ValueError(f"{directory / METADATA} does not hold checksums")
+    for name, checksum in metadata["sha256"].items():
+        if _checksum(directory / name) != checksum:
+            raise ValueError(f"the checksum of {directory / name} is wrong")
+    return metadata
+
+
+def _replace(complete: Path, target: Path, trash: Path) -> None:
+    for attempt in range(_REPLACE_ATTEMPTS):
+        try:
+            complete.rename(target)
+            return
+        except OSError as error:
+            if error.errno not in (ENOTEMPTY, EEXIST) or attempt + 1 == _REPLACE_ATTEMPTS:
+                raise
+        with suppress(FileNotFoundError):
+            target.rename(trash / f"replaced-{attempt}")
+
+
+def _checksum(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _flush_to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,203 @@
+"""Meta-training on AllenNLP's gradient-descent trainer."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any, Optional
+
+import torch
+from allennlp.common import Lazy
+from allennlp.common.checks import ConfigurationError
+from allennlp.data import DataLoader, TensorDict
+from allennlp.models import Model
+from allennlp.training import Checkpointer, GradientDescentTrainer, Trainer, TrainerCallback
+from allennlp.training.learning_rate_schedulers import LearningRateScheduler
+from allennlp.training.momentum_schedulers import MomentumScheduler
+from allennlp.training.moving_average import MovingAverage
+from allennlp.training.optimizers import Optimizer
+
+from allennlp_metaner.data.entity_masking_indexer import refuse_masking
+from allennlp_metaner.meta.meta_gradient import FirstOrderMaml, MetaGradient, derived_seed
+from allennlp_metaner.meta.parameters import trainable_parameters
+
+
+class _GivenGradient(torch.autograd.Function):
+    """
+    A scalar whose gradient was computed elsewhere. With the meta-gradient behind an ordinary loss,
+    everything that AllenNLP's trainer does with a loss and its gradient (accumulation, regularisation,
+    clipping, callbacks) holds for meta-training too.
+    """
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, value: torch.Tensor, gradient: list[torch.Tensor], *parameters: torch.Tensor
+    ) -> torch.Tensor:
+        ctx.gradient = gradient
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, factor: torch.Tensor) -> Any:  # type: ignore[override]
+        torch._foreach_mul_(ctx.gradient, factor)
+        return None, None, *ctx.gradient
+
+
+@Trainer.register("meta", constructor="from_partial_objects")
+class MetaTrainer(GradientDescentTrainer):
+    """
+    A `GradientDescentTrainer` whose gradient is the meta-gradient of a batch of pseudo tasks (Eq. 7-12). All
+    that AllenNLP users know of a trainer works as usual: callbacks, schedules, checkpoints and `--recover`,
+    patience, clipping, gradient accumulation (batches of tasks are averaged).
+
+    A batch is one meta update, so the data loader's `batch_size` is the number of tasks of an update, and
+    `batches_per_epoch` the number of updates between two validations. Validation is without adaptation.
+
+    Random numbers depend on the seed of the config, the number of the epoch, the update and the task alone:
+    a recovered run ends with the same weights as one that was never interrupted.
+
+    Mixed precision (`use_amp`), distributed training and `evaluate_on_test` are refused.
+
+    Registered as a `Trainer` with name "meta".
+
+    # Parameters
+
+    meta_gradient : `MetaGradient`, optional (default = `FirstOrderMaml()`)
+    schedule_inner_lr : `bool`, optional (default = `True`)
+        Whether the learning-rate schedule also applies to the inner learning rate.
+
+    The others are those of `GradientDescentTrainer`.
+
+    # Raises
+
+    `ConfigurationError`, for the options that are refused, and if the validation reader masks words.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        optimizer: torch.optim.Optimizer,
+        data_loader: DataLoader,
+        meta_gradient: Optional[MetaGradient] = None,
+        schedule_inner_lr: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        _refuse_unsupported(kwargs)
+        super().__init__(model, optimizer, data_loader, **kwargs)
+        validation_reader = getattr(self._validation_data_loader, "reader", None)
+        if validation_reader is not None:
+            refuse_masking(validation_reader, "validation")
+        self._meta_gradient = meta_gradient or FirstOrderMaml()
+        self._schedule_inner_lr = schedule_inner_lr
+        self._seed = torch.initial_seed()
+        self._update = (-1, 0)
+
+    @classmethod
+    def from_partial_objects(  # type: ignore[override]
+        cls,
+        model: Model,
+        serialization_dir: str,
+        data_loader: DataLoader,
+        validation_data_loader: Optional[DataLoader] = None,
+        # These are restated because AllenNLP would build what hides behind **kwargs too early.
+        optimizer: Lazy[Optimizer] = Lazy(Optimizer.default),
+        learning_rate_scheduler: Optional[Lazy[LearningRateScheduler]] = None,
+        momentum_scheduler: Optional[Lazy[MomentumScheduler]] = None,
+        moving_average: Optional[Lazy[MovingAverage]] = None,
+        checkpointer: Optional[Lazy[Checkpointer]] = Lazy(Checkpointer),
+        callbacks: Optional[list[Lazy[TrainerCallback]]] = None,
+        meta_gradient: Optional[MetaGradient] = None,
+        schedule_inner_lr: bool = True,
+        **kwargs: Any,
+    ) -> Trainer:
+        """Builds the trainer from a config, see `GradientDescentTrainer.from_partial_objects`."""
+        _refuse_unsupported(kwargs)
+        return super().from_partial_objects(
+            model=model,
+            serialization_dir=serialization_dir,
+            data_loader=data_loader,
+            validation_data_loader=validation_data_loader,
+            optimizer=optimizer,
+            learning_rate_scheduler=learning_rate_scheduler,
+            momentum_scheduler=momentum_scheduler,
+            moving_average=moving_average,
+            checkpointer=checkpointer,
+            callbacks=callbacks,
+            meta_gradient=meta_gradient,
+            schedule_inner_lr=schedule_inner_lr,
+            **kwargs,
+        )
+
+    def train(self) -> dict[str, Any]:
+        _refuse_evaluate_on_test(self._serialization_dir)
+        return super().train()
+
+    def _train_epoch(self, epoch: int) -> dict[str, float]:
+        # Shuffling and masking draw from here. AllenNLP reads skipped epochs and batches again after
+        # `--recover`, so a seed an epoch brings every draw back.
+        random.seed(derived_seed(self._seed, epoch))
+        return super()._train_epoch(epoch)
+
+    def batch_outputs(self, batch: TensorDict, for_training: bool) -> dict[str, torch.Tensor]:
+        """
+        In training, the query loss of the batch's tasks, whose gradient is the meta-gradient. In validation,
+        what the model returns for the queries, without adaptation.
+        """
+        if not for_training:
+            return super().batch_outputs(batch, for_training=False)
+        if "task" not in batch:
+            raise ConfigurationError(
+                f"the trainer 'meta' got a batch with the fields {', '.join(batch)}, but needs 'task': wrap the "
+                "config's dataset_reader in one of type 'pseudo_tasks'"
+            )
+        parameters = trainable_parameters(self.model)
+        loss, gradient = self._meta_gradient(
+            self.model,  # type: ignore[arg-type]
+            parameters,
+            batch["task"],  # type: ignore[arg-type]
+            seed=derived_seed(self._seed, *self._count_update()),
+            learning_rate_scale=self._learning_rate_scale(),
+        )
+        loss = _GivenGradient.apply(loss, gradient, *(parameter for _, parameter in parameters))
+        outputs = {"loss": loss}
+        penalty = self.model.get_regularization_penalty()
+        if penalty is not None:
+            outputs["loss"] = loss + penalty
+            outputs["reg_loss"] = penalty
+        return outputs
+
+    def _count_update(self) -> tuple[int, int]:
+        """The number of this update, and which of the batches it accumulates this one is."""
+        update, batch = self._update
+        same = update == self._total_batches_completed
+        self._update = (self._total_batches_completed, batch + 1 if same else 0)
+        return self._update
+
+    def _learning_rate_scale(self) -> float:
+        group = self.optimizer.param_groups[0]
+        if not self._schedule_inner_lr or not group.get("initial_lr"):
+            return 1.0
+        return group["lr"] / group["initial_lr"]
+
+
+def _refuse_unsupported(options: dict[str, Any]) -> None:
+    if options.get("use_amp"):
+        raise ConfigurationError(
+            "trainer.use_amp: loss scaling does not reach the inner steps, so the trainer 'meta' cannot use "
+            "mixed precision. Take use_amp out of the config."
+        )
+    if options.get("distributed"):
+        raise ConfigurationError(
+            "the trainer 'meta' runs in one process: take the key 'distributed' out of the config."
+        )
+
+
+def _refuse_evaluate_on_test(serialization_dir: Optional[str]) -> None:
+    config = Path(serialization_dir or "") / "config.json"
+    if (
+        serialization_dir
+        and config.exists()
+        and json.loads(config.read_text("utf-8")).get("evaluate_on_test")
+    ):
+        raise ConfigurationError(
+            "evaluate_on_test labels the test data without adaptation, which is not the method's result. Take "
+            "it out of the config, and run `allennlp evaluate` on the archive."
+        )

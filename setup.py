@@ -1,0 +1,29 @@
+"""Packaging of allennlp-metaner. How to install it, and why plain `pip install` cannot: `requirements/`."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="allennlp-metaner",
+    version="0.1.0",
+    description="Meta-learning for cross-lingual named entity recognition with minimal resources, in AllenNLP",
+    license="Apache-2.0",
+    packages=find_packages(include=["allennlp_metaner*"]),
+    python_requires=">=3.10,<3.13",
+    install_requires=[
+        "allennlp==2.10.1",
+        "allennlp-models==2.10.1",
+        "filelock>=3.12",
+        "numpy>=1.26",
+        "safetensors>=0.4",
+        "seqeval>=1.2",
+        # allennlp_models imports pkg_resources, which setuptools 81 removes.
+        "setuptools<81",
+        "spacy>=3.7",
+        "tokenizers>=0.19",
+        "torch>=2.4",
+        "torchvision>=0.19",
+        # From 4.44 on, AutoTokenizer rejects `add_special_tokens=False`, which AllenNLP passes.
+        "transformers>=4.40,<4.44",
+    ],
+    extras_require={"dev": ["hypothesis", "mypy", "pytest", "pytest-xdist", "ruff"]},
+)

@@ -1,0 +1,17 @@
+// The base model: fine-tuning on the source language, without tasks, masking and max loss.
+(import 'common.libsonnet') {
+  local config = self,
+
+  num_epochs:: 7,
+  warmup_steps:: 300,
+
+  dataset_reader: config.source.reader { token_indexers: { tokens: config.training_indexer } },
+  model+: { max_loss_weight: 0.0 },
+  data_loader: { batch_size: 32, shuffle: true },
+  trainer+: {
+    num_epochs: config.num_epochs,
+    learning_rate_scheduler: { type: 'linear_with_warmup', warmup_steps: config.warmup_steps },
+  },
+  // The base model labels sentences as it is; see controls/ for the base model with adaptation.
+  evaluation+: { adapt: false },
+}

@@ -1,0 +1,51 @@
+// What base model and full method have in common. Hidden fields (::) are the knobs of the leaf configs.
+local corpora = import 'corpora.libsonnet';
+local settings = import 'settings.libsonnet';
+
+{
+  local config = self,
+
+  encoder:: settings.encoder,
+  source:: corpora.conll2003_en,
+  plain_indexer:: { type: 'word_transformer', model_name: config.encoder },
+  training_indexer:: config.plain_indexer,
+  retriever:: {
+    sentence_encoder: { type: 'transformer', model_name: config.encoder, pooling: 'cls' },
+    num_neighbors: 2,
+  },
+
+  random_seed: settings.seed,
+  numpy_seed: settings.seed,
+  pytorch_seed: settings.seed,
+  train_data_path: config.source.train,
+  validation_data_path: config.source.dev,
+  // Sentences to label, each with its support set from the source language.
+  validation_dataset_reader: {
+    type: 'pseudo_tasks',
+    base_reader: config.source.reader { token_indexers: { tokens: config.plain_indexer } },
+    pool_reader: config.source.reader,
+    pool_path: config.source.train,
+    retriever: config.retriever,
+  },
+  model: {
+    type: 'max_loss_tagger',
+    text_field_embedder: {
+      token_embedders: {
+        tokens: { type: 'word_transformer', model_name: config.encoder, max_length: 128, context: 64 },
+      },
+    },
+    dropout: 0.1,
+    max_loss_weight: error 'must override: lambda of Eq. 13',
+    frozen_layers: 3,
+    adapter: { inner_loop: { optimizer: { type: 'adam', lr: 1e-5 }, num_steps: 1 } },
+  },
+  validation_data_loader: { batch_size: 32 },
+  trainer: {
+    optimizer: { type: 'adam', lr: 3e-5 },
+    validation_metric: '+f1-measure-overall',
+    checkpointer: { keep_most_recent_by_count: 2 },
+    callbacks: [{ type: 'tensorboard' }],
+  },
+  evaluation: { type: 'adapting' },
+  include_in_archive: ['encoder', 'pool'],
+}

@@ -1,0 +1,47 @@
+// The corpora: where their files are, and how to read them.
+local data = (import 'settings.libsonnet').data;
+local columns = { type: 'ner_columns' };
+
+{
+  conll2003_en: {
+    reader: columns { num_columns: 4, scheme: 'IOB1' },
+    train: data + '/conll2003/eng.train',
+    dev: data + '/conll2003/eng.testa',
+    test: data + '/conll2003/eng.testb',
+  },
+  conll2002_es: {
+    reader: columns { num_columns: 3 },
+    train: data + '/conll2002/esp.train',
+    dev: data + '/conll2002/esp.testa',
+    test: data + '/conll2002/esp.testb',
+  },
+  conll2002_nl: {
+    reader: columns { num_columns: 3 },
+    train: data + '/conll2002/ned.train',
+    dev: data + '/conll2002/ned.testa',
+    test: data + '/conll2002/ned.testb',
+  },
+  conll2003_de: {
+    reader: columns { num_columns: 5, scheme: 'IOB1', encoding: 'latin-1' },
+    train: data + '/conll2003/deu.train',
+    dev: data + '/conll2003/deu.testa',
+    test: data + '/conll2003/deu.testb',
+  },
+  // One file without sentence breaks; the paper's split has 9,527 and 2,375 sentences.
+  europeana_fr: {
+    local part(name) = columns {
+      num_columns: 2, scheme: 'IO', sentence_end: '.', label_map: { MISC: 'O' }, split: name, test_size: 2375,
+    },
+    reader: part('train'),
+    test_reader: part('test'),
+    train: data + '/europeana/enp_FR.bnf.bio',
+    dev: self.train,
+    test: self.train,
+  },
+  msra_zh: {
+    reader: columns { num_columns: 2, separator: '\t' },
+    train: data + '/msra/train.bio',
+    dev: data + '/msra/dev.bio',
+    test: data + '/msra/test.bio',
+  },
+}
