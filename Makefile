@@ -42,7 +42,7 @@ $(STAMP):
 	@{ $(BIN)/python -c '$(SUPPORTED)' && $(BIN)/python -m pip --version; } >/dev/null 2>&1 || { \
 		$(PYTHON) -c '$(SUPPORTED)' 2>/dev/null || { \
 			echo "allennlp-metaner needs Python 3.10, 3.11 or 3.12, and $(PYTHON) is" \
-				"$$($(PYTHON) --version 2>&1 || true). Choose one: make PYTHON=python3.11" >&2; \
+				"$$($(PYTHON) --version 2>/dev/null || echo missing). Choose one: make PYTHON=python3.11" >&2; \
 			exit 1; \
 		}; \
 		echo "Creating $(VENV)"; \

@@ -5,14 +5,14 @@ from setuptools import find_packages, setup
 setup(
     name="allennlp-metaner",
     version="0.1.0",
-    description="Meta-learning for cross-lingual named entity recognition with minimal resources, in AllenNLP",
+    description="Meta-learning for cross-lingual named entity recognition, for AllenNLP",
     license="Apache-2.0",
     packages=find_packages(include=["allennlp_metaner*"]),
     python_requires=">=3.10,<3.13",
     install_requires=[
         "allennlp==2.10.1",
         "allennlp-models==2.10.1",
-        "filelock>=3.12",
+        "filelock>=3.12,<4",
         "numpy>=1.26",
         "safetensors>=0.4",
         "seqeval>=1.2",

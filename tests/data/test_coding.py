@@ -1,7 +1,7 @@
 """Tag schemes, label maps, characters and spans."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from allennlp_metaner.data.coding import map_labels, only_bio, spans, split_characters, to_bio
@@ -55,6 +55,7 @@ def as_iob1(tags: list[str]) -> list[str]:
     ]
 
 
+@settings(deadline=None)
 @given(BIO_TAGS)
 def test_iob1_round_trip(tags: list[str]) -> None:
     bio = to_bio(tags, "IOB1")
@@ -62,6 +63,7 @@ def test_iob1_round_trip(tags: list[str]) -> None:
     assert spans(bio) == spans(tags)
 
 
+@settings(deadline=None)
 @given(BIO_TAGS)
 def test_io_spans_are_runs(tags: list[str]) -> None:
     types = [tag[2:] for tag in tags]

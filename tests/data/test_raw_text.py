@@ -1,7 +1,10 @@
 """Raw text to words with character offsets, and words to text."""
 
+# Look-alikes of ASCII are what is tested here.
+# ruff: noqa: RUF001
+
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from allennlp_metaner.data.raw_text import CHINESE_OR_KANA, join, tokenize
@@ -37,6 +40,7 @@ def test_tokenize(text: str, expected: list[str]) -> None:
     assert words_of(text) == expected
 
 
+@settings(deadline=None)
 @given(TEXTS)
 @example("El \u00a0 X\n\nY ")
 @example("l'Élysée，北京 (New-York).")
@@ -52,6 +56,7 @@ def test_offsets(text: str) -> None:
     assert not text[end_before:].strip()
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(max_size=6)))
 def test_join_offsets(words: list[str]) -> None:
     text, offsets = join(words)
@@ -59,6 +64,7 @@ def test_join_offsets(words: list[str]) -> None:
     assert [text[start:end] for start, end in offsets] == words
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(alphabet="bdéñßж", min_size=1, max_size=6)))
 def test_join_then_tokenize(words: list[str]) -> None:
     text, offsets = join(words)
