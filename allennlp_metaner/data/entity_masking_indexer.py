@@ -51,7 +51,9 @@ class EntityMaskingIndexer(TokenIndexer):
     ) -> None:
         super().__init__(**kwargs)
         if not 0.0 <= probability <= 1.0:
-            raise ConfigurationError(f"probability={probability} of 'entity_masking' must lie between 0 and 1")
+            raise ConfigurationError(
+                f"probability={probability} of 'entity_masking' must lie between 0 and 1"
+            )
         self._mask_id = getattr(getattr(indexer, "_tokenizer", None), "mask_token_id", None)
         if self._mask_id is None:
             raise ConfigurationError(

@@ -43,9 +43,7 @@ class InnerLoop(FromParams):
     `ConfigurationError`, if `num_steps` is less than 1.
     """
 
-    def __init__(
-        self, optimizer: Lazy[Optimizer] = Lazy(AdamOptimizer, lr=3e-5), num_steps: int = 2
-    ) -> None:
+    def __init__(self, optimizer: Lazy[Optimizer] = Lazy(AdamOptimizer, lr=3e-5), num_steps: int = 2) -> None:
         if num_steps < 1:
             raise ConfigurationError(f"num_steps={num_steps} of the inner loop must be at least 1")
         self._optimizer = optimizer

@@ -114,7 +114,13 @@ class AdaptingPredictor(Predictor):
             start, end = offsets[first][0], offsets[last][1]
             confidence = min(probabilities[first : last + 1])
             entities.append(
-                {"text": text[start:end], "label": label, "start": start, "end": end, "confidence": confidence}
+                {
+                    "text": text[start:end],
+                    "label": label,
+                    "start": start,
+                    "end": end,
+                    "confidence": confidence,
+                }
             )
         described = {
             "text": text,
@@ -133,9 +139,7 @@ def _without_gold(tensors: dict[str, Any]) -> dict[str, Any]:
 
 def _rows(output: dict[str, Any]) -> list[dict[str, Any]]:
     """A batch's output as one output a sentence."""
-    return [
-        {"logits": output["logits"][i : i + 1], "tags": [tags]} for i, tags in enumerate(output["tags"])
-    ]
+    return [{"logits": output["logits"][i : i + 1], "tags": [tags]} for i, tags in enumerate(output["tags"])]
 
 
 def _parse(number: int, line: JsonDict) -> tuple[list[str], str, Characters]:
