@@ -1,5 +1,5 @@
 // The full method with the small encoder.
 (import '../lib/meta.libsonnet') + (import '../lib/small.libsonnet') + {
-  num_updates:: 500,
-  updates_per_validation:: 50,
+  num_updates:: 360,
+  updates_per_validation:: 60,
 }
