@@ -10,10 +10,11 @@ import os
 DEFAULTS = {
     # A model on the hub, or a directory.
     "METANER_ENCODER": "bert-base-multilingual-cased",
-    # The folder of the corpora: conll2003/eng.train and so on, see training_configs/lib/data.libsonnet.
+    # The folder of the corpora: conll2003/eng.train and so on, see training_configs/lib/corpora.libsonnet.
     "METANER_DATA": "data",
-    # The weights that low-resource fine-tuning starts from.
-    "METANER_WEIGHTS": "runs/meta_en/best.th",
+    # Low resource: the run whose model is fine-tuned, and the corpus (a name in corpora.libsonnet).
+    "METANER_START": "runs/meta_en",
+    "METANER_TARGET": "conll2002_es",
     "METANER_SEED": "13370",
 }
 """Environment variables that the shipped configs read, and their defaults."""

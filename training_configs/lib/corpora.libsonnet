@@ -1,6 +1,9 @@
 // The corpora: where their files are, and how to read them.
 local data = (import 'settings.libsonnet').data;
-local columns = { type: 'ner_columns' };
+// Every key is spelled out, so that a target's reader can replace the source's in an archive (targets/).
+local columns = {
+  type: 'ner_columns', word_column: 0, encoding: 'utf-8', separator: null, scheme: 'BIO', sentence_end: null,
+};
 
 {
   conll2003_en: {

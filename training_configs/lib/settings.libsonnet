@@ -3,6 +3,7 @@
 {
   encoder: std.extVar('METANER_ENCODER'),
   data: std.extVar('METANER_DATA'),
-  weights: std.extVar('METANER_WEIGHTS'),
+  start: std.extVar('METANER_START'),
+  target: std.extVar('METANER_TARGET'),
   seed: std.parseInt(std.extVar('METANER_SEED')),
 }
