@@ -54,13 +54,14 @@ class EntityMaskingIndexer(TokenIndexer):
             raise ConfigurationError(
                 f"probability={probability} of 'entity_masking' must lie between 0 and 1"
             )
-        self._mask_id = getattr(getattr(indexer, "_tokenizer", None), "mask_token_id", None)
-        if self._mask_id is None:
+        mask_id = getattr(getattr(indexer, "_tokenizer", None), "mask_token_id", None)
+        if mask_id is None:
             raise ConfigurationError(
                 f"'entity_masking' wraps {type(indexer).__name__}, which has no tokenizer with a mask token. "
                 "Wrap 'word_transformer' or one of AllenNLP's 'pretrained_transformer' indexers, with a "
                 "masked language model such as BERT or XLM-R."
             )
+        self._mask_id: int = mask_id
         self._indexer = indexer
         self._probability = probability
         self._first_subword_only = first_subword_only

@@ -64,8 +64,8 @@ def _copy_pretrained(model_name: str, target: Path) -> None:
         model = cached_transformers.get(model_name, make_copy=False)
     except (OSError, ValueError) as error:
         raise ConfigurationError(
-            f"the encoder model_name={model_name!r} could not be loaded: {error}. Give the name of a model on "
-            "the hub, or a directory with config.json, weights and tokenizer files."
+            f"the encoder model_name={model_name!r} could not be loaded: {error}. Give the name of a model "
+            "on the hub, or a directory with config.json, weights and tokenizer files."
         ) from error
     target.parent.mkdir(parents=True, exist_ok=True)
     # Renaming a finished folder is atomic: a killed run leaves no half-written encoder behind.

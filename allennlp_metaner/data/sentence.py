@@ -62,4 +62,4 @@ def words_and_tags(instance: Instance) -> tuple[list[str], Optional[list[str]]]:
             "'tokens' and, for labelled sentences, a sequence label field 'tags' are needed"
         )
     words = [token.ensure_text() for token in text.tokens]
-    return words, list(tags.labels) if isinstance(tags, SequenceLabelField) else None
+    return words, [str(tag) for tag in tags.labels] if isinstance(tags, SequenceLabelField) else None

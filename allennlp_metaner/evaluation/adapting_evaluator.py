@@ -9,6 +9,7 @@ from allennlp.evaluation import Evaluator, Serializer, SimpleEvaluator
 from allennlp.models import Model
 
 from allennlp_metaner.data.entity_masking_indexer import refuse_masking
+from allennlp_metaner.meta.adapter import adapter_of
 
 
 @Evaluator.register("adapting")
@@ -72,9 +73,13 @@ class _Adapting:
                 "make the config's validation_dataset_reader one of type 'pseudo_tasks', or set "
                 "evaluation.adapt = false"
             )
-        outputs = list(self._model.adapter.label(self._model, batch["task"]))
+        outputs = [
+            self._model.make_output_human_readable(output)
+            for output in adapter_of(self._model).label(self._model, batch["task"])
+        ]
         joined: dict[str, Any] = {
-            key: [value for output in outputs for value in output[key]] for key in ("tags", "words")
+            key: [value for output in outputs for value in output[key]]
+            for key in ("words", "tags", "probabilities")
         }
         if "loss" in outputs[0]:
             joined["loss"] = torch.stack([output["loss"] for output in outputs]).sum()

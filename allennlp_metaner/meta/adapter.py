@@ -5,7 +5,7 @@ from typing import Any, Optional
 
 import torch
 from allennlp.common import FromParams, Lazy
-from allennlp.data import TensorDict
+from allennlp.common.checks import ConfigurationError
 from allennlp.models import Model
 from allennlp.training.optimizers import AdamOptimizer
 
@@ -37,7 +37,7 @@ class Adapter(FromParams):
         self._max_loss_weight = max_loss_weight
         self._dropout = dropout
 
-    def label(self, model: Model, tasks: Sequence[dict[str, TensorDict]]) -> Iterator[dict[str, Any]]:
+    def label(self, model: Model, tasks: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """
         Label the query of each task with the parameters adapted to its support set.
 
@@ -48,7 +48,7 @@ class Adapter(FromParams):
 
         model : `Model`
             A model with a `loss`, see [`Learner`](./inner_loop.md#learner).
-        tasks : `Sequence[dict[str, TensorDict]]`
+        tasks : `Sequence[dict[str, Any]]`
             Each with a "query" and a "support" batch, as `TaskField` makes them.
 
         # Returns
@@ -72,3 +72,20 @@ class Adapter(FromParams):
                 with torch.no_grad():
                     output = model(**task["query"])
             yield output
+
+
+def adapter_of(model: Model) -> Adapter:
+    """
+    The adapter that `model` carries.
+
+    # Raises
+
+    `ConfigurationError`, if it has none.
+    """
+    adapter = getattr(model, "adapter", None)
+    if not isinstance(adapter, Adapter):
+        raise ConfigurationError(
+            f"the model {type(model).__name__} cannot be adapted, since it carries no 'adapter': use "
+            "'max_loss_tagger', or switch adaptation off (adapt = false)"
+        )
+    return adapter

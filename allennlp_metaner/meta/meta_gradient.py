@@ -2,12 +2,11 @@
 
 import hashlib
 from collections.abc import Sequence
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 import torch
 from allennlp.common import Registrable
 from allennlp.common.checks import ConfigurationError
-from allennlp.data import TensorDict
 
 from allennlp_metaner.meta.inner_loop import InnerLoop, Learner, gradients
 from allennlp_metaner.meta.parameters import NamedParameters, Snapshot
@@ -41,7 +40,7 @@ class MetaGradient(Registrable):
         self,
         model: Learner,
         parameters: NamedParameters,
-        tasks: Sequence[dict[str, TensorDict]],
+        tasks: Sequence[dict[str, Any]],
         seed: int,
         learning_rate_scale: float = 1.0,
     ) -> MetaGradientOutput:
@@ -52,7 +51,7 @@ class MetaGradient(Registrable):
             Its parameters are the meta parameters, before and after the call.
         parameters : `NamedParameters`
             The trainable ones.
-        tasks : `Sequence[dict[str, TensorDict]]`
+        tasks : `Sequence[dict[str, Any]]`
             Each with a "query" and a "support" batch.
         seed : `int`
             All random numbers (dropout) depend on this and the number of the task alone.
@@ -95,7 +94,7 @@ class FirstOrderMaml(MetaGradient):
         self,
         model: Learner,
         parameters: NamedParameters,
-        tasks: Sequence[dict[str, TensorDict]],
+        tasks: Sequence[dict[str, Any]],
         seed: int,
         learning_rate_scale: float = 1.0,
     ) -> MetaGradientOutput:

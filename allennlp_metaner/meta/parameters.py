@@ -37,8 +37,8 @@ class Snapshot:
 @contextmanager
 def preserved(model: torch.nn.Module) -> Iterator[Snapshot]:
     """
-    A context after which `model` is what it was: weights, buffers, gradients, train/eval mode of every module,
-    and the random state of Python, NumPy and PyTorch, bit for bit, also when an exception leaves it.
+    A context after which `model` is what it was: weights, buffers, gradients, train/eval mode of every
+    module, and the random state of Python, NumPy and PyTorch, bit for bit, also when an exception leaves it.
 
     Inside, all gradients are `None`. The context's value is the [`Snapshot`](#snapshot) of the trainable
     parameters, to go back to them in between. Frozen parameters are not copied: no optimiser reaches them.

@@ -119,7 +119,7 @@ class MaxLossTagger(Model):
         """
         return self._loss(self._logits(tokens), tokens, tags, max_loss_weight)
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         tokens: TextFieldTensors,
         tags: torch.LongTensor | None = None,
@@ -163,6 +163,12 @@ class MaxLossTagger(Model):
         """Phrase-level precision, recall and F1, as conlleval computes them, see `SpanF1`."""
         return self._metric.get_metric(reset)
 
+    def make_output_human_readable(self, output_dict: dict[str, Any]) -> dict[str, Any]:
+        """Adds `probabilities`, see [`probabilities`](#probabilities)."""
+        if "logits" in output_dict:
+            output_dict["probabilities"] = self.probabilities(output_dict)
+        return output_dict
+
     def probabilities(self, output: dict[str, Any]) -> list[list[float]]:
         """The softmax probability of every predicted tag, a list a sentence."""
         softmax = output["logits"].softmax(dim=-1).tolist()
@@ -181,7 +187,7 @@ class MaxLossTagger(Model):
         tags: torch.Tensor,
         max_loss_weight: float | None,
     ) -> torch.Tensor:
-        mask = get_text_field_mask(tokens)
+        mask: torch.Tensor = get_text_field_mask(tokens)
         if self._subword_labels is not None:
             tags, mask = self._subword_labels.targets(tokens, tags)
         weight = self.max_loss_weight if max_loss_weight is None else max_loss_weight

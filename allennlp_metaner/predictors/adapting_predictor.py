@@ -14,6 +14,7 @@ from allennlp_metaner.data.coding import spans
 from allennlp_metaner.data.entity_masking_indexer import refuse_masking
 from allennlp_metaner.data.raw_text import join, tokenize
 from allennlp_metaner.data.sentence import sentence_instance, words_and_tags
+from allennlp_metaner.meta.adapter import adapter_of
 from allennlp_metaner.tasks.pseudo_task_reader import PseudoTaskReader
 
 Characters = list[tuple[int, int]]
@@ -52,8 +53,8 @@ class AdaptingPredictor(Predictor):
         refuse_masking(dataset_reader, "adaptation")
         if not isinstance(dataset_reader, PseudoTaskReader):
             raise ConfigurationError(
-                f"the predictor 'adapting' got the reader {type(dataset_reader).__name__}, but needs one of type "
-                "'pseudo_tasks', from the config's validation_dataset_reader"
+                f"the predictor 'adapting' got the reader {type(dataset_reader).__name__}, but needs one of "
+                "type 'pseudo_tasks', from the config's validation_dataset_reader"
             )
         self._reader = dataset_reader
         self._adapt = adapt
@@ -101,14 +102,19 @@ class AdaptingPredictor(Predictor):
         tensors: dict[str, Any] = move_to_device(batch.as_tensor_dict(), self.cuda_device)
         if self._adapt:
             tasks = [{**task, "query": _without_gold(task["query"])} for task in tensors["task"]]
-            return list(self._model.adapter.label(self._model, tasks))
+            outputs = adapter_of(self._model).label(self._model, tasks)
+            return [self._model.make_output_human_readable(output) for output in outputs]
         tensors.pop("task", None)
-        return _rows(self._model(**_without_gold(tensors)))
+        output = self._model.make_output_human_readable(self._model(**_without_gold(tensors)))
+        return [
+            {"tags": [tags], "probabilities": [probabilities]}
+            for tags, probabilities in zip(output["tags"], output["probabilities"], strict=True)
+        ]
 
     def _describe(
         self, output: dict[str, Any], instance: Instance, text: str, offsets: Characters
     ) -> JsonDict:
-        (tags,), (probabilities,) = output["tags"], self._model.probabilities(output)
+        (tags,), (probabilities,) = output["tags"], output["probabilities"]
         entities = []
         for label, first, last in spans(tags):
             start, end = offsets[first][0], offsets[last][1]
@@ -135,11 +141,6 @@ class AdaptingPredictor(Predictor):
 
 def _without_gold(tensors: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in tensors.items() if key != "tags"}
-
-
-def _rows(output: dict[str, Any]) -> list[dict[str, Any]]:
-    """A batch's output as one output a sentence."""
-    return [{"logits": output["logits"][i : i + 1], "tags": [tags]} for i, tags in enumerate(output["tags"])]
 
 
 def _parse(number: int, line: JsonDict) -> tuple[list[str], str, Characters]:

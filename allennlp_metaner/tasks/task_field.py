@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
-from allennlp.data import Batch, Field, Instance, TensorDict, Vocabulary
+from allennlp.data import Batch, Field, Instance, Vocabulary
 
-Task = dict[str, TensorDict]
+Task = dict[str, Any]
 """The tensors of a task: the batches "query" (one sentence) and "support" (K sentences)."""
 
 
-class TaskField(Field[Task]):
+class TaskField(Field[Any]):
     """
     A query sentence and its support set. In a batch, tasks stay apart, in a list: query and support of each
     are padded to their own longest sentence and no further.

@@ -48,8 +48,8 @@ class BertAdam(Optimizer, torch.optim.Optimizer):
     ) -> None:
         if lr < 0 or eps <= 0 or weight_decay < 0 or not all(0 <= beta < 1 for beta in betas):
             raise ConfigurationError(
-                f"bert_adam: lr={lr} and weight_decay={weight_decay} must be at least 0, eps={eps} more than 0, "
-                f"and betas={tuple(betas)} in [0, 1)"
+                f"bert_adam: lr={lr} and weight_decay={weight_decay} must be at least 0, eps={eps} more than "
+                f"0, and betas={tuple(betas)} in [0, 1)"
             )
         defaults = {
             "lr": lr,
@@ -69,7 +69,7 @@ class BertAdam(Optimizer, torch.optim.Optimizer):
         torch.optim.Optimizer.__init__(self, groups, defaults)
 
     @torch.no_grad()
-    def step(self, closure: Optional[Callable[[], Any]] = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Optional[Callable[[], Any]] = None) -> Any:
         """One update of all parameters that have a gradient."""
         loss = None
         if closure is not None:

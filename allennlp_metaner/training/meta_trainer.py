@@ -29,14 +29,14 @@ class _GivenGradient(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, value: torch.Tensor, gradient: list[torch.Tensor], *parameters: torch.Tensor
     ) -> torch.Tensor:
         ctx.gradient = gradient
         return value.clone()
 
     @staticmethod
-    def backward(ctx: Any, factor: torch.Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, factor: torch.Tensor) -> Any:
         torch._foreach_mul_(ctx.gradient, factor)
         return None, None, *ctx.gradient
 
@@ -88,6 +88,7 @@ class MetaTrainer(GradientDescentTrainer):
         self._meta_gradient = meta_gradient or FirstOrderMaml()
         self._schedule_inner_lr = schedule_inner_lr
         self._seed = torch.initial_seed()
+        self._directory: Optional[str] = kwargs.get("serialization_dir")
         self._update = (-1, 0)
 
     @classmethod
@@ -114,20 +115,21 @@ class MetaTrainer(GradientDescentTrainer):
             model=model,
             serialization_dir=serialization_dir,
             data_loader=data_loader,
-            validation_data_loader=validation_data_loader,
+            # AllenNLP's own annotations leave out that these may be missing.
+            validation_data_loader=validation_data_loader,  # type: ignore[arg-type]
             optimizer=optimizer,
-            learning_rate_scheduler=learning_rate_scheduler,
-            momentum_scheduler=momentum_scheduler,
-            moving_average=moving_average,
+            learning_rate_scheduler=learning_rate_scheduler,  # type: ignore[arg-type]
+            momentum_scheduler=momentum_scheduler,  # type: ignore[arg-type]
+            moving_average=moving_average,  # type: ignore[arg-type]
             checkpointer=checkpointer,
-            callbacks=callbacks,
+            callbacks=callbacks,  # type: ignore[arg-type]
             meta_gradient=meta_gradient,
             schedule_inner_lr=schedule_inner_lr,
             **kwargs,
         )
 
     def train(self) -> dict[str, Any]:
-        _refuse_evaluate_on_test(self._serialization_dir)
+        _refuse_evaluate_on_test(self._directory)
         return super().train()
 
     def _train_epoch(self, epoch: int) -> dict[str, float]:
@@ -145,8 +147,8 @@ class MetaTrainer(GradientDescentTrainer):
             return super().batch_outputs(batch, for_training=False)
         if "task" not in batch:
             raise ConfigurationError(
-                f"the trainer 'meta' got a batch with the fields {', '.join(batch)}, but needs 'task': wrap the "
-                "config's dataset_reader in one of type 'pseudo_tasks'"
+                f"the trainer 'meta' got a batch with the fields {', '.join(batch)}, but needs 'task': wrap "
+                "the config's dataset_reader in one of type 'pseudo_tasks'"
             )
         parameters = trainable_parameters(self.model)
         loss, gradient = self._meta_gradient(
@@ -198,6 +200,6 @@ def _refuse_evaluate_on_test(serialization_dir: Optional[str]) -> None:
         and json.loads(config.read_text("utf-8")).get("evaluate_on_test")
     ):
         raise ConfigurationError(
-            "evaluate_on_test labels the test data without adaptation, which is not the method's result. Take "
-            "it out of the config, and run `allennlp evaluate` on the archive."
+            "evaluate_on_test labels the test data without adaptation, which is not the method's result. "
+            "Take it out of the config, and run `allennlp evaluate` on the archive."
         )

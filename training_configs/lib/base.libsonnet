@@ -7,7 +7,8 @@
 
   dataset_reader: config.source.reader { token_indexers: { tokens: config.training_indexer } },
   model+: { max_loss_weight: 0.0 },
-  data_loader: { batch_size: 32, shuffle: true },
+  // Sentences of like length together: less padding. The sampler also shuffles.
+  data_loader: { batch_sampler: { type: 'bucket', batch_size: 32, sorting_keys: ['tokens'] } },
   trainer+: {
     num_epochs: config.num_epochs,
     learning_rate_scheduler: { type: 'linear_with_warmup', warmup_steps: config.warmup_steps },
