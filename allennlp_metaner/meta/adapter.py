@@ -1,6 +1,6 @@
 """Adaptation at test time: one step on the retrieved sentences, label, go back."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Optional
 
 import torch
@@ -37,12 +37,13 @@ class Adapter(FromParams):
         self._max_loss_weight = max_loss_weight
         self._dropout = dropout
 
-    def label(self, model: Model, tasks: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    def label(self, model: Model, tasks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """
         Label the query of each task with the parameters adapted to its support set.
 
-        After every task, and however the iteration ends, `model` is bit for bit what it was, see
-        [`preserved`](./parameters.md#preserved); its metrics have seen the queries, and nothing else.
+        Every task starts from the meta parameters. Afterwards, also after an exception, `model` is bit for bit
+        what it was, see [`preserved`](./parameters.md#preserved); its metrics have seen the queries, and
+        nothing else.
 
         # Parameters
 
@@ -53,25 +54,27 @@ class Adapter(FromParams):
 
         # Returns
 
-        `Iterator[dict[str, Any]]`
+        `list[dict[str, Any]]`
             What `model` returns for each query.
         """
-        for task in tasks:
-            with preserved(model):
+        outputs = []
+        parameters = trainable_parameters(model)
+        with preserved(model) as meta_parameters:
+            for task in tasks:
                 model.train(self._dropout)
-                if self._dropout:
-                    # Every sentence gets the same result in any order and in any company.
-                    torch.manual_seed(0)
+                # With dropout, too, a sentence has the same result in any order and in any company.
+                torch.manual_seed(0)
                 self._inner_loop.adapt(
                     model,  # type: ignore[arg-type]
-                    trainable_parameters(model),
+                    parameters,
                     task["support"],
                     max_loss_weight=self._max_loss_weight,
                 )
                 model.eval()
                 with torch.no_grad():
-                    output = model(**task["query"])
-            yield output
+                    outputs.append(model(**task["query"]))
+                meta_parameters.restore()
+        return outputs
 
 
 def adapter_of(model: Model) -> Adapter:

@@ -27,8 +27,8 @@ def gradients(loss: torch.Tensor, parameters: NamedParameters) -> list[torch.Ten
 
 class InnerLoop(FromParams):
     """
-    Gradient steps on the support set (Eq. 7-8 in meta-training, Eq. 17 in adaptation), with an optimiser whose
-    state is fresh for every task.
+    Gradient steps on the support set (Eq. 7-8 in meta-training, Eq. 17 in adaptation), with an optimiser
+    whose state is fresh for every task.
 
     # Parameters
 
