@@ -41,8 +41,8 @@ class Adapter(FromParams):
         """
         Label the query of each task with the parameters adapted to its support set.
 
-        Every task starts from the meta parameters. Afterwards, also after an exception, `model` is bit for bit
-        what it was, see [`preserved`](./parameters.md#preserved); its metrics have seen the queries, and
+        Every task starts from the meta parameters. Afterwards, also after an exception, `model` is bit for
+        bit what it was, see [`preserved`](./parameters.md#preserved); its metrics have seen the queries, and
         nothing else.
 
         # Parameters
