@@ -13,11 +13,12 @@ from allennlp_metaner.predictors import adapting_predictor
 from allennlp_metaner.retrieval import sentence_encoder, similarity_index
 from allennlp_metaner.settings import set_defaults
 from allennlp_metaner.tasks import pseudo_task_reader
-from allennlp_metaner.training import bert_adam, meta_trainer
+from allennlp_metaner.training import atomic_checkpointer, bert_adam, meta_trainer
 
 __all__ = [
     "adapting_evaluator",
     "adapting_predictor",
+    "atomic_checkpointer",
     "bert_adam",
     "column_reader",
     "entity_masking_indexer",

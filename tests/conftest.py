@@ -6,23 +6,37 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import itertools
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
+if TYPE_CHECKING:
+    from allennlp.models.archival import Archive
+
 WORDS = """the a an in of on at and said is was by for from with to meets visited won beat joined city river
 bank council club company paris berlin london madrid maria peter anna novak smith torres acme globex
 french german open festival monday spring rain market shares rose fell percent ##s ##er ##ing ##ton
-##land ##ia . , - ( ) : 1 2 3 4 5 6 7 8 9 0""".split()
+##land ##ia . , - ( ) : 1 2 3 4 5 6 7 8 9 0"""
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
-def make_tiny_encoder(directory: Path, seed: int = 0, max_positions: int = 160) -> Path:
-    """Write a random BERT (5 layers x 16) with a WordPiece tokenizer that can spell any ASCII word."""
+def make_tiny_encoder(directory: Path, seed: int = 0, max_positions: int = 160, spread: float = 0.3) -> Path:
+    """
+    Write a random BERT (5 layers x 16) with a WordPiece tokenizer that can spell any ASCII word.
+
+    A larger `spread` of the weights than BERT's 0.02 gives sentences clearly different vectors; at 0.3,
+    however, the words of a sentence get nearly the same one.
+    """
     directory.mkdir(parents=True, exist_ok=True)
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *LETTERS, *(f"##{c}" for c in LETTERS)]
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS.split(), *LETTERS]
+    pieces += [f"##{letter}" for letter in LETTERS]
     pieces = list(dict.fromkeys(pieces))
     (directory / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
     BertTokenizerFast(str(directory / "vocab.txt"), do_lower_case=True).save_pretrained(str(directory))
@@ -33,8 +47,7 @@ def make_tiny_encoder(directory: Path, seed: int = 0, max_positions: int = 160) 
         num_attention_heads=2,
         intermediate_size=32,
         max_position_embeddings=max_positions,
-        # A larger spread than BERT's 0.02, so that sentences get clearly different vectors.
-        initializer_range=0.3,
+        initializer_range=spread,
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -46,3 +59,110 @@ def make_tiny_encoder(directory: Path, seed: int = 0, max_positions: int = 160) 
 def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The directory of a tiny random encoder: 5 layers x 16, dropout 0.1, WordPiece."""
     return str(make_tiny_encoder(tmp_path_factory.mktemp("encoders") / "tiny"))
+
+
+@pytest.fixture(scope="session")
+def tiny_word_encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Another one, which tells the words of a sentence apart, as a tagger needs it."""
+    return str(make_tiny_encoder(tmp_path_factory.mktemp("encoders") / "words", spread=0.1))
+
+
+ROOT = Path(__file__).parents[1]
+PEOPLE = ["Maria Novak", "Peter Smith", "Anna Torres", "Ton Landia"]
+PLACES = ["Paris", "Berlin", "London", "Madrid"]
+TYPES = {"P": "PER", "L": "LOC", "G": "ORG", "M": "MISC"}
+# Every word with the letter of its type; a "-" continues the entity.
+TEMPLATES = [
+    ("{person} visited {place} on Monday .", "P-OLOOO"),
+    ("The Bank of {place} said 4 percent .", "OG--OOOO"),
+    ("{person} won the {place} Open .", "P-OOM-O"),
+    ("Shares of Acme fell in {place} , {person} said .", "OOGOOLOP-OO"),
+    ("It rained on Monday .", "OOOOO"),
+]
+Sentence = tuple[list[str], list[str]]
+
+
+def tiny_sentences() -> list[Sentence]:
+    """80 labelled sentences, in BIO."""
+    sentences = []
+    for person, place in itertools.product(PEOPLE, PLACES):
+        for template, letters in TEMPLATES:
+            tags: list[str] = []
+            for letter in letters:
+                tags.append(
+                    f"I-{tags[-1][2:]}" if letter == "-" else f"B-{TYPES[letter]}" if letter in TYPES else "O"
+                )
+            sentences.append((template.format(person=person, place=place).split(), tags))
+    return sentences
+
+
+def write_columns(path: Path, sentences: Sequence[Sentence], middle: str, inside: bool = False) -> None:
+    """One token a line, with `middle` between word and tag; `inside` makes the tags IO, here also IOB1."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as file:
+        for words, tags in sentences:
+            for word, tag in zip(words, tags, strict=True):
+                file.write(f"{word}{middle}{tag.replace('B-', 'I-') if inside else tag}\n")
+            file.write("\n")
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with tiny corpora in the layout that the shipped configs expect of METANER_DATA."""
+    folder = tmp_path_factory.mktemp("data")
+    sentences = tiny_sentences()
+    for name, part in {"train": slice(0, 40), "testa": slice(40, 50), "testb": slice(50, 60)}.items():
+        write_columns(folder / f"conll2003/eng.{name}", sentences[part], " NN I-NP ", inside=True)
+        write_columns(folder / f"conll2003/deu.{name}", sentences[part], " lemma NN I-NC ", inside=True)
+        for language in ("esp", "ned"):
+            write_columns(folder / f"conll2002/{language}.{name}", sentences[part], " NN ")
+    for name in ("train", "dev", "test"):
+        write_columns(folder / f"msra/{name}.bio", sentences[:40], "\t")
+    # The paper's split has 2,375 test sentences, so there must be more of them.
+    write_columns(folder / "europeana/enp_FR.bnf.bio", sentences * 32, " ", inside=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_run(
+    tiny_data: Path, tiny_word_encoder: str, tmp_path_factory: pytest.TempPathFactory
+) -> SimpleNamespace:
+    """
+    A short meta-training by the shipped config: its `archive`, and what that was made from, which a test may
+    hide but must bring back: `run` (the serialization directory), `encoder` and `data`.
+    """
+    from allennlp.commands.train import train_model
+    from allennlp.common import Params
+
+    import allennlp_metaner  # noqa: F401  # registers the components
+
+    root = tmp_path_factory.mktemp("tiny_run")
+    data, encoder = root / "data", root / "encoder"
+    shutil.copytree(tiny_data, data)
+    shutil.copytree(tiny_word_encoder, encoder)
+    # Steps so large that tags change, in training and in adaptation.
+    overrides = {
+        "data_loader.batch_size": 4,
+        "data_loader.batches_per_epoch": 15,
+        "trainer.num_epochs": 2,
+        "trainer.optimizer.lr": 3e-2,
+        "trainer.meta_gradient.inner_loop.optimizer.lr": 1e-2,
+        "trainer.learning_rate_scheduler.warmup_steps": 2,
+        "trainer.callbacks": [],
+        "model.adapter.inner_loop.optimizer.lr": 1e-2,
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("METANER_ENCODER", str(encoder))
+        patch.setenv("METANER_DATA", str(data))
+        patch.setenv("METANER_CACHE", str(root / "cache"))
+        params = Params.from_file(str(ROOT / "training_configs/meta_en.jsonnet"), overrides)
+        train_model(params, str(root / "run"))
+    return SimpleNamespace(archive=root / "run/model.tar.gz", run=root / "run", encoder=encoder, data=data)
+
+
+@pytest.fixture(scope="session")
+def tiny_archive(tiny_run: SimpleNamespace) -> "Archive":
+    """The loaded archive of `tiny_run`, for tests that leave it as it is."""
+    from allennlp.models import load_archive
+
+    return load_archive(str(tiny_run.archive))

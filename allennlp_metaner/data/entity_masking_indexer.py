@@ -114,12 +114,20 @@ def refuse_masking(reader: DatasetReader, purpose: str) -> None:
     purpose : `str`
         What the reader is used for, for the message: "validation", "adaptation", ...
     """
-    for value in vars(reader).values():
-        if isinstance(value, DatasetReader):
-            refuse_masking(value, purpose)
-        elif isinstance(value, dict) and any(isinstance(v, EntityMaskingIndexer) for v in value.values()):
-            raise ConfigurationError(
-                f"the reader used for {purpose} masks entity words (token indexer 'entity_masking'), which "
-                "belongs to training only. Give the config a 'validation_dataset_reader' (and a "
-                "'validation_data_loader') of its own, with the indexer 'word_transformer'."
-            )
+    if _masks(reader):
+        raise ConfigurationError(
+            f"the reader used for {purpose} masks entity words (token indexer 'entity_masking'), which "
+            "belongs to training only. Give the config a 'validation_dataset_reader' (and a "
+            "'validation_data_loader') of its own, with the indexer 'word_transformer'."
+        )
+
+
+def _masks(reader: DatasetReader) -> bool:
+    """Whether a token indexer of `reader`, or of a reader that it holds, alone or among others, masks."""
+    for attribute in vars(reader).values():
+        for value in attribute.values() if isinstance(attribute, dict) else [attribute]:
+            if isinstance(value, EntityMaskingIndexer) or (
+                isinstance(value, DatasetReader) and _masks(value)
+            ):
+                return True
+    return False

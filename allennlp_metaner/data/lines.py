@@ -43,7 +43,8 @@ def read_lines(file_path: PathOrStr, encoding: str) -> Iterator[str]:
                 yield (line.removeprefix("\ufeff") if number == 1 else line).rstrip("\r\n")
     except OSError as error:
         raise ConfigurationError(
-            f"{file_path}: cannot be read ({error}). Check the path of the data"
+            f"{file_path}: cannot be read ({error}). Check the path of the data; the configs that come with "
+            "this package look for it in the folder that the environment variable METANER_DATA names"
         ) from error
     except UnicodeError as error:  # From UTF-16 and its like, where bytes cannot be escaped.
         raise _undecodable(f"{file_path}:{number + 1}", encoding) from error

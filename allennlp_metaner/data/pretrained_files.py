@@ -65,7 +65,8 @@ def _copy_pretrained(model_name: str, target: Path) -> None:
     except (OSError, ValueError) as error:
         raise ConfigurationError(
             f"the encoder model_name={model_name!r} could not be loaded: {error}. Give the name of a model "
-            "on the hub, or a directory with config.json, weights and tokenizer files."
+            "on the hub, or a directory with config.json, weights and tokenizer files; the configs that come "
+            "with this package take it from the environment variable METANER_ENCODER."
         ) from error
     target.parent.mkdir(parents=True, exist_ok=True)
     # Renaming a finished folder is atomic: a killed run leaves no half-written encoder behind.

@@ -1,5 +1,6 @@
 """Adaptation at test time: one step on the retrieved sentences, label, go back."""
 
+import copy
 from collections.abc import Sequence
 from typing import Any, Optional
 
@@ -57,6 +58,10 @@ class Adapter(FromParams):
         `list[dict[str, Any]]`
             What `model` returns for each query.
         """
+        if torch.is_inference_mode_enabled():
+            # No gradient goes through tensors that were made in this mode, but through copies made outside.
+            with torch.inference_mode(False):
+                return self.label(model, copy.deepcopy(list(tasks)))
         outputs = []
         parameters = trainable_parameters(model)
         with preserved(model) as meta_parameters:

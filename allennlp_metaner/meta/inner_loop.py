@@ -58,7 +58,7 @@ class InnerLoop(FromParams):
         learning_rate_scale: float = 1.0,
     ) -> None:
         """
-        Change `parameters` in place by `num_steps` steps on the loss of `support`.
+        Change `parameters` in place by `num_steps` steps on the loss of `support`. Their `grad` stays.
 
         # Parameters
 
@@ -73,14 +73,23 @@ class InnerLoop(FromParams):
             A factor on the optimiser's learning rate, for warm-up and decay.
         """
         optimizer = self._fresh_optimizer(parameters, learning_rate_scale)
-        with torch.enable_grad():
-            for _ in range(self.num_steps):
-                loss = model.loss(**support, max_loss_weight=max_loss_weight)
-                for (_, parameter), gradient in zip(parameters, gradients(loss, parameters), strict=True):
-                    parameter.grad = gradient
-                optimizer.step()
-                for _, parameter in parameters:
-                    parameter.grad = None
+        # Where several batches share an update, the gradients of those before are waiting here.
+        accumulated = [parameter.grad for _, parameter in parameters]
+        try:
+            with torch.enable_grad():
+                for _ in range(self.num_steps):
+                    self._step(optimizer, model.loss(**support, max_loss_weight=max_loss_weight), parameters)
+        finally:
+            for (_, parameter), gradient in zip(parameters, accumulated, strict=True):
+                parameter.grad = gradient
+
+    @staticmethod
+    def _step(optimizer: torch.optim.Optimizer, loss: torch.Tensor, parameters: NamedParameters) -> None:
+        for (_, parameter), gradient in zip(parameters, gradients(loss, parameters), strict=True):
+            parameter.grad = gradient
+        optimizer.step()
+        for _, parameter in parameters:
+            parameter.grad = None
 
     def _fresh_optimizer(
         self, parameters: NamedParameters, learning_rate_scale: float

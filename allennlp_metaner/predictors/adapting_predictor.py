@@ -51,10 +51,11 @@ class AdaptingPredictor(Predictor):
     def __init__(self, model: Model, dataset_reader: DatasetReader, adapt: bool = True) -> None:
         super().__init__(model, dataset_reader)
         refuse_masking(dataset_reader, "adaptation")
-        if not isinstance(dataset_reader, PseudoTaskReader):
+        if adapt and not isinstance(dataset_reader, PseudoTaskReader):
             raise ConfigurationError(
                 f"the predictor 'adapting' got the reader {type(dataset_reader).__name__}, but needs one of "
-                "type 'pseudo_tasks', from the config's validation_dataset_reader"
+                "type 'pseudo_tasks' (the config's validation_dataset_reader) to adapt; without adaptation, "
+                "any reader will do: --predictor-args '{\"adapt\": false}'"
             )
         self._reader = dataset_reader
         self._adapt = adapt
@@ -92,6 +93,7 @@ class AdaptingPredictor(Predictor):
     def _instances(self, sentences: Sequence[list[str]]) -> list[Instance]:
         if not self._adapt:
             return [sentence_instance(words) for words in sentences]
+        assert isinstance(self._reader, PseudoTaskReader)
         return list(self._reader.tasks([(words, None) for words in sentences]))
 
     def _label(self, instances: Sequence[Instance]) -> list[dict[str, Any]]:

@@ -74,6 +74,9 @@ class PseudoTaskReader(DatasetReader):
         super().__init__(**kwargs)
         self._base_reader = base_reader
         self._pool_reader = pool_reader or base_reader
+        for reader in (self._base_reader, self._pool_reader):
+            # Every process needs the whole pool; queries are shared out by this reader.
+            reader._set_distributed_info(None)
         self._retriever = retriever
         self._pool_path = pool_path
         self._mask_support = mask_support
@@ -93,7 +96,9 @@ class PseudoTaskReader(DatasetReader):
             self._set_pool(self._build_pool(sentences, str(file_path)))
             yield from self.tasks(sentences, range(len(sentences)), self.pool.vectors)
         else:
-            same_file = os.path.exists(self._pool_path) and os.path.samefile(file_path, self._pool_path)
+            # Either may be an address, or (the pool's) a file that only its copy in the archive is left of.
+            local = all(map(os.path.exists, (file_path, self._pool_path)))
+            same_file = local and os.path.samefile(file_path, self._pool_path)
             yield from self.tasks(sentences, self._identity(sentences) if same_file else ())
 
     def tasks(

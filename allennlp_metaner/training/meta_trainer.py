@@ -68,7 +68,8 @@ class MetaTrainer(GradientDescentTrainer):
 
     # Raises
 
-    `ConfigurationError`, for the options that are refused, and if the validation reader masks words.
+    `ConfigurationError`, for the options that are refused, if the validation reader masks words, and if the
+    validation data loader leaves out or repeats sentences.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class MetaTrainer(GradientDescentTrainer):
         validation_reader = getattr(self._validation_data_loader, "reader", None)
         if validation_reader is not None:
             refuse_masking(validation_reader, "validation")
+        _refuse_partial(self._validation_data_loader)
         self._meta_gradient = meta_gradient or FirstOrderMaml()
         self._schedule_inner_lr = schedule_inner_lr
         self._seed = torch.initial_seed()
@@ -132,6 +134,32 @@ class MetaTrainer(GradientDescentTrainer):
         _refuse_evaluate_on_test(self._directory)
         return super().train()
 
+    def _maybe_restore_checkpoint(self) -> None:
+        super()._maybe_restore_checkpoint()
+        if self._moving_average is not None:
+            _attach(self._moving_average, self.model)
+        if not self._start_after_epochs_completed or self._start_after_batches_in_epoch_completed:
+            return
+        # AllenNLP writes the checkpoint of an epoch before it keeps the epoch's model as the best one, and
+        # before it stops early. So a run that goes on from there would know of neither.
+        if self._directory and self._metric_tracker.is_best_so_far():
+            self._best_model_filename = str(Path(self._directory) / "best.th")
+            self._save_averaged_model(self._best_model_filename)
+        if self._metric_tracker.should_stop_early():
+            self._num_epochs = self._start_after_epochs_completed
+
+    def _save_averaged_model(self, path: str) -> None:
+        # The file may be a hard link to a checkpoint, which must not change with it.
+        Path(path).unlink(missing_ok=True)
+        if self._moving_average is None:
+            self._save_model_state(path)
+            return
+        self._moving_average.assign_average_value()
+        try:
+            self._save_model_state(path)
+        finally:
+            self._moving_average.restore()
+
     def _train_epoch(self, epoch: int) -> dict[str, float]:
         # Shuffling and masking draw from here. AllenNLP reads skipped epochs and batches again after
         # `--recover`, so a seed an epoch brings every draw back.
@@ -178,6 +206,25 @@ class MetaTrainer(GradientDescentTrainer):
         if not self._schedule_inner_lr or not group.get("initial_lr"):
             return 1.0
         return group["lr"] / group["initial_lr"]
+
+
+def _attach(average: MovingAverage, model: Model) -> None:
+    """After loading a checkpoint, a moving average holds copies of the parameters, and all on the CPU."""
+    parameters = dict(model.named_parameters())
+    average._parameters = [(name, parameters[name]) for name, _ in average._parameters]
+    for tensors in (average._shadows, average._backups):
+        for name, tensor in tensors.items():
+            tensors[name] = tensor.to(parameters[name].device)
+
+
+def _refuse_partial(validation_data_loader: Optional[DataLoader]) -> None:
+    for option in ("batches_per_epoch", "drop_last"):
+        value = getattr(validation_data_loader, option, None)
+        if value:
+            raise ConfigurationError(
+                f"the validation data loader has {option}={value}, so validation would leave out or repeat "
+                "sentences. Give the config a 'validation_data_loader' of its own, without that option."
+            )
 
 
 def _refuse_unsupported(options: dict[str, Any]) -> None:

@@ -43,7 +43,7 @@ local settings = import 'settings.libsonnet';
   trainer: {
     optimizer: { type: 'adam', lr: 3e-5 },
     validation_metric: '+f1-measure-overall',
-    checkpointer: { keep_most_recent_by_count: 2 },
+    checkpointer: { type: 'atomic', keep_most_recent_by_count: 2 },
     callbacks: [{ type: 'tensorboard' }],
   },
   evaluation: { type: 'adapting' },

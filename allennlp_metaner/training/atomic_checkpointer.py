@@ -1,0 +1,67 @@
+"""Checkpoints that a killed run never leaves half-written."""
+
+import glob
+import os
+from typing import Any
+
+import torch
+from allennlp.training import Checkpointer, Trainer
+
+
+@Checkpointer.register("atomic")
+class AtomicCheckpointer(Checkpointer):
+    """
+    AllenNLP's `Checkpointer` writes model and training state straight to their final names, so a run that is
+    killed while it writes (out of time, disk or memory) leaves a file, or half of one, that makes `--recover`
+    fail. This one writes to temporary names and renames; and the model state, by which checkpoints are found,
+    comes last. So a checkpoint that is found is complete.
+
+    What a killed run left behind is removed when the next checkpoint is saved.
+
+    Registered as a `Checkpointer` with name "atomic".
+
+    # Parameters
+
+    The same as those of `Checkpointer`.
+    """
+
+    def save_checkpoint(self, trainer: Trainer) -> None:
+        """
+        Save model and training state, and remove checkpoints that are too old, see `Checkpointer`.
+        """
+        state = trainer.get_checkpoint_state()
+        if state is not None:
+            self._remove_leftovers()
+            when = state.trainer_state["epochs_completed"], state.trainer_state["batches_in_epoch_completed"]
+            if when not in self._find_all_checkpoints():
+                _save(state.trainer_state, self._training_state_path(*when))
+                _save(state.model_state, self._model_state_path(*when))
+        # This finds both files there, writes neither, and does the rest.
+        super().save_checkpoint(trainer)
+
+    def _find_all_checkpoints(self) -> set[tuple[int, int]]:
+        found: set[tuple[int, int]] = super()._find_all_checkpoints()
+        return {when for when in found if os.path.isfile(self._training_state_path(*when))}
+
+    def _remove_leftovers(self) -> None:
+        """Temporary files, and one half of a checkpoint without the other; of this worker only."""
+        complete = self._find_all_checkpoints()
+        suffix = f"_w{self._rank}.th" if self.state_is_sharded else ".th"
+        for name, parse in (
+            ("model_state", self._parse_model_state_path),
+            ("training_state", self._parse_training_state_path),
+        ):
+            pattern = os.path.join(self._serialization_dir, f"{name}_e*_b*{suffix}")
+            leftovers = glob.glob(pattern + ".tmp")
+            leftovers += [path for path in glob.glob(pattern) if parse(path) not in complete]
+            for path in leftovers:
+                os.remove(path)
+
+
+def _save(state: dict[str, Any], path: str) -> None:
+    temporary = path + ".tmp"
+    with open(temporary, "wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)

@@ -1,0 +1,91 @@
+"""Words to subwords: as AllenNLP does it, but no word without a subword, and nothing cut."""
+
+import pytest
+from allennlp.data import Token, TokenIndexer, Vocabulary
+from allennlp.data.token_indexers import PretrainedTransformerMismatchedIndexer
+from allennlp.data.token_indexers.token_indexer import IndexedTokenList
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from allennlp_metaner.data.sentence import sentence_instance
+from allennlp_metaner.data.word_transformer_indexer import WordTransformerIndexer
+
+UNKNOWN = 1  # of the tiny encoder
+# A zero-width space, a joiner, a soft hyphen, a variation selector, a control character, the replacement
+# character, a byte order mark and a combining accent: BERT's tokenizer makes nothing of them.
+ODD = ["\u200b", "\u200d", "\u00ad", "\ufe0f", "\x07", "\ufffd", "\ufeff", "\u0301"]
+
+
+@pytest.fixture(scope="module")
+def ours(tiny_encoder: str) -> WordTransformerIndexer:
+    found = TokenIndexer.by_name("word_transformer")(model_name=tiny_encoder)
+    assert isinstance(found, WordTransformerIndexer)
+    return found
+
+
+@pytest.fixture(scope="module")
+def theirs(tiny_encoder: str) -> PretrainedTransformerMismatchedIndexer:
+    return PretrainedTransformerMismatchedIndexer(tiny_encoder)
+
+
+def index(indexer: TokenIndexer, words: list[str]) -> IndexedTokenList:
+    return indexer.tokens_to_indices([Token(word) for word in words], Vocabulary())
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.one_of(
+            st.sampled_from(["Paris", "visiting", "Londons", ".", "O'Neill", "6-4", "王小明", "Málaga"]),
+            st.text(st.characters(codec="ascii", min_codepoint=33), min_size=1, max_size=12),
+        ),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_same_as_allennlp_on_ordinary_words(
+    ours: WordTransformerIndexer, theirs: PretrainedTransformerMismatchedIndexer, words: list[str]
+) -> None:
+    expected = index(theirs, words)
+    assert None not in expected["offsets"]
+    assert index(ours, words) == expected
+    assert index(ours, words) == expected  # from memory
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_a_word_without_subwords_is_unknown(ours: WordTransformerIndexer, odd: str) -> None:
+    found = index(ours, [odd, "paris", odd * 2])
+    first, *content, last = found["token_ids"]
+    paris = index(ours, ["paris"])["token_ids"][1]
+    assert content == [UNKNOWN, paris, UNKNOWN]
+    assert found["offsets"] == [(1, 1), (2, 2), (3, 3)]
+    assert (first, last) == (2, 3)  # [CLS] and [SEP]
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.text(min_size=1, max_size=5), min_size=1, max_size=8))
+def test_every_word_has_subwords_of_its_own(ours: WordTransformerIndexer, words: list[str]) -> None:
+    found = index(ours, words)
+    covered = [i for first, last in found["offsets"] for i in range(first, last + 1)]
+    assert all(first <= last for first, last in found["offsets"])
+    assert covered == list(range(1, len(found["token_ids"]) - 1))
+    assert len(found["mask"]) == len(words)
+    assert len(found["wordpiece_mask"]) == len(found["type_ids"]) == len(found["token_ids"])
+
+
+def test_nothing_is_truncated(ours: WordTransformerIndexer) -> None:
+    # The tokenizer's own limit and the encoder's 160 positions are far below.
+    found = index(ours, ["qwerty"] * 1000)
+    assert len(found["token_ids"]) == 5 * 1000 + 2
+    assert found["offsets"][-1] == (4996, 5000)
+    assert "segment_concat_mask" not in found
+
+
+def test_the_vocabulary_stays_empty(ours: WordTransformerIndexer) -> None:
+    instance = sentence_instance(["Paris", "abc"])
+    instance["tokens"].token_indexers = {"tokens": ours}  # type: ignore[attr-defined]
+    vocab = Vocabulary.from_instances([instance])
+    before = str(vocab)
+    instance.index_fields(vocab)
+    assert str(vocab) == before
+    assert all(vocab.get_vocab_size(name) <= 2 for name in vocab.get_namespaces())

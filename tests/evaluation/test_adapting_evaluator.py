@@ -1,0 +1,106 @@
+"""`allennlp evaluate`: the predictor's labels, and metrics of nothing but the sentences to label."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from allennlp.common.checks import ConfigurationError
+from allennlp.data import DataLoader
+from allennlp.data.data_loaders import MultiProcessDataLoader
+from allennlp.evaluation import Evaluator
+from allennlp.models import load_archive
+from allennlp.models.archival import Archive
+from allennlp.predictors import Predictor
+
+from allennlp_metaner.data.column_reader import ColumnReader
+from allennlp_metaner.nn.span_f1 import SpanF1
+
+
+@pytest.fixture(autouse=True)
+def model_stays(tiny_archive: Archive) -> Iterator[None]:
+    """Whatever a test does, the weights are bit for bit what they were, and no gradient is left."""
+    before = {name: tensor.clone() for name, tensor in tiny_archive.model.state_dict().items()}
+    yield
+    for name, tensor in tiny_archive.model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    assert all(parameter.grad is None for parameter in tiny_archive.model.parameters())
+
+
+def loader(archive: Archive, path: Path, reader: Any = None) -> DataLoader:
+    # Batches of several sentences, and more than one.
+    found = MultiProcessDataLoader(reader or archive.validation_dataset_reader, str(path), batch_size=4)
+    found.index_with(archive.model.vocab)
+    return found
+
+
+def evaluate(archive: Archive, path: Path, output: Path, **settings: Any) -> tuple[dict[str, Any], ...]:
+    evaluator = Evaluator.from_params(archive.config["evaluation"].duplicate(), **settings)
+    metrics = evaluator(archive.model, loader(archive, path), predictions_output_file=output)
+    found: dict[str, list[Any]] = {"words": [], "tags": [], "probabilities": [], "gold": []}
+    for line in output.read_text("utf-8").splitlines():
+        batch = json.loads(line)
+        for key in ("words", "tags", "probabilities"):
+            found[key] += batch[key]
+        found["gold"] += [sentence["tags"] for sentence in batch["metadata"]]
+    return metrics, found
+
+
+@pytest.mark.parametrize("adapt", [True, False])
+def test_agrees_with_the_predictor(
+    tiny_run: SimpleNamespace, tiny_archive: Archive, tmp_path: Path, adapt: bool
+) -> None:
+    path = tiny_run.data / "conll2003/eng.testb"
+    metrics, found = evaluate(tiny_archive, path, tmp_path / "predictions.jsonl", adapt=adapt)
+    predictor = Predictor.from_archive(tiny_archive, extra_args={"adapt": adapt})
+    outputs = predictor.predict_batch_json([{"words": words} for words in found["words"]])
+    assert len(outputs) == 10
+    assert found["tags"] == [output["tags"] for output in outputs]
+    assert any(output["entities"] for output in outputs)
+    # Support sentences, which are labelled too, do not count.
+    metric = SpanF1()
+    metric(found["tags"], found["gold"])
+    assert metrics == {**metric.get_metric(), "loss": metrics["loss"]}
+    assert 0 < metrics["accuracy"] < 1
+    assert metrics["loss"] > 0
+
+
+def test_adaptation_makes_a_difference(
+    tiny_run: SimpleNamespace, tiny_archive: Archive, tmp_path: Path
+) -> None:
+    path = tiny_run.data / "conll2003/eng.testb"
+    adapted, plain, again = (
+        evaluate(tiny_archive, path, tmp_path / f"{number}.jsonl", **settings)
+        for number, settings in enumerate([{}, {"adapt": False}, {}])
+    )
+    assert adapted == again
+    assert adapted[0]["loss"] != plain[0]["loss"]
+    assert adapted[1]["words"] == plain[1]["words"]
+    for ours, theirs in zip(adapted[1]["probabilities"], plain[1]["probabilities"], strict=True):
+        assert max(abs(a - b) for a, b in zip(ours, theirs, strict=True)) > 1e-3
+
+
+def test_data_without_tasks(tiny_run: SimpleNamespace, tiny_archive: Archive) -> None:
+    path = tiny_run.data / "conll2003/eng.testb"
+    reader = ColumnReader(
+        scheme="IOB1", token_indexers=tiny_archive.validation_dataset_reader._token_indexers
+    )
+    with pytest.raises(ConfigurationError, match=r"needs 'task'.*'pseudo_tasks'.*adapt = false"):
+        Evaluator.by_name("adapting")()(tiny_archive.model, loader(tiny_archive, path, reader))
+    plain = Evaluator.by_name("adapting")(adapt=False)
+    assert plain(tiny_archive.model, loader(tiny_archive, path, reader)) == plain(
+        tiny_archive.model, loader(tiny_archive, path)
+    )
+
+
+@pytest.mark.parametrize("adapt", [True, False])
+def test_a_masking_reader_is_refused(tiny_run: SimpleNamespace, adapt: bool) -> None:
+    archive = load_archive(str(tiny_run.archive))
+    evaluator = Evaluator.by_name("adapting")(adapt=adapt)
+    # The training reader masks.
+    masked = loader(archive, tiny_run.data / "conll2003/eng.testb", archive.dataset_reader)
+    with pytest.raises(ConfigurationError, match="evaluation masks entity words"):
+        evaluator(archive.model, masked)

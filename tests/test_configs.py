@@ -1,0 +1,398 @@
+"""The shipped configs: each is built for real, and differs from the others in nothing but what it says."""
+
+import copy
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from allennlp.commands.train import TrainModel, train_model
+from allennlp.common import Params
+from allennlp.common.checks import ConfigurationError
+from allennlp.data import Batch, DatasetReader, Instance, Vocabulary
+from allennlp.evaluation import Evaluator
+from allennlp.models import Model, load_archive
+from allennlp.predictors import Predictor
+
+from allennlp_metaner import settings
+
+CONFIGS = Path(__file__).parents[1] / "training_configs"
+# Overrides for an archive, and the file of METANER_DATA that each is for.
+OVERRIDES = {
+    "targets/es": "conll2002/esp.testb",
+    "targets/nl": "conll2002/ned.testb",
+    "targets/de": "conll2003/deu.testb",
+    "targets/fr": "europeana/enp_FR.bnf.bio",
+    "targets/zh": "msra/test.bio",
+}
+NAMES = sorted(
+    path.relative_to(CONFIGS).with_suffix("").as_posix()
+    for path in CONFIGS.rglob("*.jsonnet")
+    if "lib" not in path.parts
+)
+TRAINING = [name for name in NAMES if name not in OVERRIDES]
+
+INDEXER = "dataset_reader.base_reader.token_indexers.tokens"
+MISC_TO_O = {"label_map.MISC": "O"}
+TARGET_READER = {"num_columns": 3, "scheme": "BIO"}
+BERT_ADAM = {"type": "bert_adam"}
+
+
+def under(prefix: str, values: dict[str, Any]) -> dict[str, Any]:
+    return {f"{prefix}.{key}": value for key, value in values.items()}
+
+
+MISSING = "missing"
+LOW_RESOURCE: dict[str, Any] = {
+    "train_data_path": "{data}/conll2002/esp.train",
+    "validation_data_path": None,
+    **under("dataset_reader", {**TARGET_READER, "fraction": 0.01, "seed": 13370}),
+    **under("validation_dataset_reader.base_reader", TARGET_READER),
+    **under("vocabulary", {"type": "from_files", "directory": "{start}/vocabulary"}),
+    "model.initializer.regexes": [[".*", {"type": "pretrained", "weights_file_path": "{start}/best.th"}]],
+    "trainer.num_epochs": 10,
+    "trainer.optimizer.lr": 1e-5,
+    "trainer.learning_rate_scheduler": None,
+    "trainer.learning_rate_scheduler.type": MISSING,
+    "trainer.learning_rate_scheduler.warmup_steps": MISSING,
+}
+GROUPS = [[["text_field_embedder"], {"lr": 1e-4}], [["classifier"], {"lr": 1e-3}]]
+SMALL = under("trainer", {"optimizer.parameter_groups": GROUPS, "optimizer.lr": 1e-4})
+
+# Every config but the two it all starts from: which one it is made of, and all keys that it changes.
+DIFFERENCES: dict[str, tuple[str, dict[str, Any]]] = {
+    "ablations/no_max_loss": ("meta_en", {"model.max_loss_weight": 0.0}),
+    "ablations/no_masking": ("meta_en", {f"{INDEXER}.probability": 0.0}),
+    "ablations/no_max_loss_no_masking": (
+        "meta_en",
+        {"model.max_loss_weight": 0.0, f"{INDEXER}.probability": 0.0},
+    ),
+    "controls/random_support": (
+        "meta_en",
+        {
+            "dataset_reader.retriever.similarity_index.type": "random",
+            "validation_dataset_reader.retriever.similarity_index.type": "random",
+        },
+    ),
+    "controls/base_adapted": ("base_en", {"evaluation.adapt": True}),
+    "targets/no_misc": (
+        "meta_en",
+        {
+            **under("dataset_reader.base_reader", MISC_TO_O),
+            **under("validation_dataset_reader.base_reader", MISC_TO_O),
+            **under("validation_dataset_reader.pool_reader", MISC_TO_O),
+        },
+    ),
+    "targets/no_misc_base": (
+        "base_en",
+        {
+            **under("dataset_reader", MISC_TO_O),
+            **under("validation_dataset_reader.base_reader", MISC_TO_O),
+            **under("validation_dataset_reader.pool_reader", MISC_TO_O),
+        },
+    ),
+    "low_resource/percent_1": ("base_en", LOW_RESOURCE),
+    "low_resource/percent_2": ("low_resource/percent_1", {"dataset_reader.fraction": 0.02}),
+    "low_resource/percent_5": ("low_resource/percent_1", {"dataset_reader.fraction": 0.05}),
+    "small/meta_en": (
+        "meta_en",
+        {
+            **SMALL,
+            "data_loader.batches_per_epoch": 60,
+            "trainer.num_epochs": 6,
+            "trainer.learning_rate_scheduler.warmup_steps": 36,
+        },
+    ),
+    "small/base_en": (
+        "base_en",
+        {**SMALL, "trainer.num_epochs": 3, "trainer.learning_rate_scheduler.warmup_steps": 130},
+    ),
+    "official": (
+        "meta_en",
+        {
+            f"{INDEXER}.first_subword_only": True,
+            "dataset_reader.mask_support": False,
+            "dataset_reader.retriever.skip_most_similar": True,
+            "validation_dataset_reader.retriever.skip_most_similar": True,
+            "vocabulary.tokens_to_add.labels": ["[PAD]", "X", "[CLS]", "[SEP]"],
+            "model.text_field_embedder.token_embedders.tokens.output": "subwords",
+            "model.subword_labels": True,
+            "model.loss_reduction": "token",
+            "model.frozen_layers": 4,
+            "model.adapter.dropout": True,
+            **under("model.adapter.inner_loop.optimizer", BERT_ADAM),
+            **under("trainer.optimizer", BERT_ADAM),
+            **under("trainer.meta_gradient.inner_loop.optimizer", BERT_ADAM),
+        },
+    ),
+}
+
+
+@pytest.fixture(autouse=True)
+def environment(
+    monkeypatch: pytest.MonkeyPatch, tiny_word_encoder: str, tiny_data: Path, tmp_path: Path
+) -> None:
+    for name in settings.DEFAULTS:
+        monkeypatch.delenv(name, raising=False)
+    settings.set_defaults()
+    monkeypatch.setenv("METANER_ENCODER", tiny_word_encoder)
+    monkeypatch.setenv("METANER_DATA", str(tiny_data))
+    monkeypatch.setenv("METANER_CACHE", str(tmp_path / "vectors"))
+
+
+def config(name: str, **overrides: Any) -> dict[str, Any]:
+    return Params.from_file(str(CONFIGS / f"{name}.jsonnet"), overrides).as_dict(quiet=True)
+
+
+def build(settings: dict[str, Any], directory: Path) -> TrainModel:
+    """Everything that `allennlp train` builds before the first update."""
+    params = Params(copy.deepcopy({key: value for key, value in settings.items() if "seed" not in key}))
+    for key in ("evaluation", "include_in_archive"):
+        params.pop(key)
+    directory.mkdir(exist_ok=True)
+    return TrainModel.from_params(params=params, serialization_dir=str(directory), local_rank=0)
+
+
+def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for key, item in value.items():
+            yield from flat(item, f"{prefix}.{key}" if prefix else key)
+    else:
+        yield prefix, value
+
+
+def test_differences_cover_all_configs() -> None:
+    assert sorted([*DIFFERENCES, *OVERRIDES, "meta_en", "base_en"]) == NAMES
+
+
+@pytest.mark.parametrize("name", DIFFERENCES)
+def test_differs_in_nothing_else(name: str, tiny_data: Path) -> None:
+    base, changes = DIFFERENCES[name]
+    ours, theirs = dict(flat(config(name))), dict(flat(config(base)))
+    different = {
+        key: ours.get(key, MISSING)
+        for key in {**theirs, **ours}
+        if ours.get(key, MISSING) != theirs.get(key, MISSING)
+    }
+    expected = json.loads(
+        json.dumps(changes).replace("{data}", str(tiny_data)).replace("{start}", "runs/meta_en")
+    )
+    assert different == expected
+
+
+def test_the_papers_numbers() -> None:
+    found = dict(flat(config("meta_en")))
+    numbers = {
+        "dataset_reader.retriever.num_neighbors": 2,
+        "validation_dataset_reader.retriever.num_neighbors": 2,
+        f"{INDEXER}.probability": 0.2,
+        "model.max_loss_weight": 2.0,
+        "model.frozen_layers": 3,
+        "model.text_field_embedder.token_embedders.tokens.max_length": 128,
+        "model.text_field_embedder.token_embedders.tokens.context": 64,
+        "model.adapter.inner_loop.optimizer.lr": 1e-5,
+        "model.adapter.inner_loop.num_steps": 1,
+        "data_loader.batch_size": 32,
+        "trainer.optimizer.lr": 3e-5,
+        "trainer.meta_gradient.inner_loop.optimizer.lr": 3e-5,
+        "trainer.meta_gradient.inner_loop.num_steps": 2,
+        "trainer.meta_gradient.reduction": "sum",
+    }
+    assert {key: found[key] for key in numbers} == numbers
+    assert found["data_loader.batches_per_epoch"] * found["trainer.num_epochs"] == 3000
+    assert found["trainer.learning_rate_scheduler.warmup_steps"] == 300
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_is_built(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    if name.startswith("low_resource"):
+        start = request.getfixturevalue("tiny_run").run
+        request.getfixturevalue("monkeypatch").setenv("METANER_START", str(start))
+    ours = config(name)
+    built = build(ours, tmp_path / "run")
+    frozen = ours["model"]["frozen_layers"]
+    layers = built.model.text_field_embedder.token_embedder_tokens._embedder.transformer_model.encoder.layer
+    assert [all(p.requires_grad for p in layer.parameters()) for layer in layers] == [
+        i >= frozen for i in range(5)
+    ]
+    batch = next(iter(built.trainer.data_loader))
+    loss = built.trainer.batch_outputs(batch, for_training=True)["loss"]
+    assert torch.isfinite(loss) and loss > 0
+    loss.backward()
+    assert built.model.classifier.weight.grad.abs().sum() > 0
+    evaluator = Evaluator.from_params(Params(ours["evaluation"]))
+    adapts = name not in ("base_en", "small/base_en", "targets/no_misc_base") and "low" not in name
+    assert evaluator._adapt == adapts
+    if ours["validation_data_path"]:
+        (batch,) = built.trainer._validation_data_loader
+        assert "task" in batch
+        assert torch.isfinite(built.trainer.batch_outputs(batch, for_training=False)["loss"])
+
+
+def train_instances(name: str) -> list[Instance]:
+    ours = config(name)
+    reader = DatasetReader.from_params(Params(ours["dataset_reader"]))
+    instances = list(reader.read(ours["train_data_path"]))
+    for instance in instances:
+        reader.apply_token_indexers(instance)
+    vocab = Vocabulary.from_instances(instances)
+    for instance in instances:
+        instance.index_fields(vocab)
+    return instances
+
+
+def num_masked(instances: list[Instance], part: str) -> int:
+    mask = 4  # [MASK] of the tiny encoder
+    tasks = [instance["task"].as_tensor({}) for instance in instances]  # type: ignore[attr-defined]
+    return sum(int((task[part]["tokens"]["tokens"]["token_ids"] == mask).sum()) for task in tasks)
+
+
+@pytest.mark.parametrize(
+    ("name", "query", "support"),
+    [
+        ("meta_en", True, True),
+        ("ablations/no_max_loss", True, True),
+        ("official", True, False),
+        ("ablations/no_masking", False, False),
+        ("ablations/no_max_loss_no_masking", False, False),
+    ],
+)
+def test_masks(name: str, query: bool, support: bool) -> None:
+    instances = [instance for instance in train_instances(name) if "tags" in instance.fields]
+    assert (num_masked(instances, "query") > 0) == query
+    assert (num_masked(instances, "support") > 0) == support
+
+
+def loss_of(name: str, directory: Path) -> tuple[float, float]:
+    """The loss of a fixed batch by a model with fixed weights, and what the max loss adds to its mean."""
+    # The same batch for all: that of the configuration without masks.
+    ours = {**config("ablations/no_masking"), "model": config(name)["model"]}
+    ours["data_loader"]["shuffle"] = False
+    torch.manual_seed(1)
+    model: Model = build(ours, directory / name.replace("/", "_")).model.eval()
+    reader = DatasetReader.from_params(Params(ours["validation_dataset_reader"]))
+    instances = list(reader.read(ours["validation_data_path"]))[:3]
+    for instance in instances:
+        reader.apply_token_indexers(instance)
+    batch = Batch(instances)
+    batch.index_instances(model.vocab)
+    tensors = batch.as_tensor_dict()
+    tensors.pop("task")
+    return model.loss(**tensors).item(), model.loss(**tensors, max_loss_weight=0.0).item()
+
+
+def test_max_loss(tmp_path: Path) -> None:
+    full, mean = loss_of("meta_en", tmp_path)
+    without, same_mean = loss_of("ablations/no_max_loss", tmp_path)
+    assert full > mean + 1
+    assert without == same_mean == mean
+    assert loss_of("ablations/no_max_loss_no_masking", tmp_path)[0] == loss_of("base_en", tmp_path)[0] == mean
+
+
+def supports(name: str) -> list[list[list[str]]]:
+    return [
+        [neighbor["words"] for neighbor in instance["metadata"].metadata["support"]]  # type: ignore[attr-defined]
+        for instance in train_instances(name)
+    ]
+
+
+def test_random_support() -> None:
+    nearest, random = supports("meta_en"), supports("controls/random_support")
+    assert len(nearest) == len(random) == 40
+    assert all(len(support) == 2 for support in random)
+    assert sum(a != b for a, b in zip(nearest, random, strict=True)) > 30
+
+
+@pytest.mark.parametrize("name", ["targets/no_misc", "targets/no_misc_base"])
+def test_no_misc(name: str, tmp_path: Path) -> None:
+    labels = {}
+    for config_name in (name, "meta_en"):
+        built = build(config(config_name), tmp_path / config_name.replace("/", "_"))
+        vocab = built.model.vocab.get_token_to_index_vocabulary("labels")
+        pool = built.trainer._validation_data_loader.reader.pool
+        labels[config_name] = {*vocab, *(tag for tags in pool.tags for tag in tags)}
+    assert labels["meta_en"] - labels[name] == {"B-MISC", "I-MISC"}
+
+
+@pytest.mark.parametrize("name", OVERRIDES)
+def test_target_overrides_of_an_archive(name: str, tiny_run: SimpleNamespace, tiny_data: Path) -> None:
+    """As in `allennlp evaluate ARCHIVE FILE -o "import '...'"`: the file's layout changes, nothing else."""
+    archived = str(tiny_run.run / "config.json")
+    params = Params.from_file(archived, f"import '{CONFIGS}/{name}.jsonnet'")
+    ours, theirs = dict(flat(params.as_dict(quiet=True))), dict(flat(json.loads(Path(archived).read_text())))
+    prefix = "validation_dataset_reader.base_reader."
+    assert not [
+        key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key) and not key.startswith(prefix)
+    ]
+    assert all(key in ours for key in theirs if ".token_indexers." in key)
+    reader = DatasetReader.from_params(
+        params["validation_dataset_reader"], serialization_dir=str(tiny_run.run)
+    )
+    instances = list(reader.read(str(tiny_data / OVERRIDES[name])))
+    assert len(instances) == {"targets/fr": 2375, "targets/zh": 40}.get(name, 10)
+    tags = {tag for instance in instances for tag in instance["tags"].labels}  # type: ignore[attr-defined]
+    assert {"O", "B-PER", "I-PER", "B-LOC", "B-ORG", "I-ORG"} <= tags
+    assert ("B-MISC" in tags) == (name != "targets/fr")
+    reader.apply_token_indexers(instances[0])
+
+
+@pytest.mark.parametrize("name", ["meta_en", "base_en"])
+def test_missing_data(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("METANER_DATA", str(tmp_path / "nowhere"))
+    with pytest.raises(ConfigurationError) as error:
+        build(config(name), tmp_path / "run")
+    assert str(tmp_path / "nowhere/conll2003/eng.train") in str(error.value)
+    assert "METANER_DATA" in str(error.value)
+
+
+@pytest.mark.parametrize("encoder", ["/nowhere/encoder", "no-such-encoder"])
+def test_missing_encoder(encoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("METANER_ENCODER", encoder)
+    with pytest.raises(ConfigurationError) as error:
+        build(config("meta_en"), tmp_path / "run")
+    assert repr(encoder) in str(error.value)
+    assert "METANER_ENCODER" in str(error.value)
+    assert not (tmp_path / "run/encoder").exists()
+
+
+def test_settings_fill_in_only_what_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("METANER_SEED")
+    monkeypatch.setenv("METANER_TARGET", "msra_zh")
+    settings.set_defaults()
+    found = config("low_resource/percent_1")
+    assert found["random_seed"] == found["dataset_reader"]["seed"] == 13370
+    assert found["train_data_path"].endswith("msra/train.bio")
+
+
+def test_every_variable_has_a_default() -> None:
+    files = [*CONFIGS.rglob("*.jsonnet"), *CONFIGS.rglob("*.libsonnet")]
+    names = {name for path in files for name in re.findall(r"extVar\(.([^'\"]+)", path.read_text("utf-8"))}
+    assert names == set(settings.DEFAULTS)
+
+
+def test_low_resource_run(tiny_run: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A start of its own, which can be taken away.
+    start = tmp_path / "start"
+    start.mkdir()
+    (start / "vocabulary").symlink_to(tiny_run.run / "vocabulary")
+    (start / "best.th").symlink_to(tiny_run.run / "best.th")
+    monkeypatch.setenv("METANER_START", str(start))
+    # Steps too small to be seen: what is left is where the run started.
+    overrides = {"trainer.num_epochs": 1, "trainer.optimizer.lr": 1e-12, "trainer.callbacks": []}
+    params = Params.from_file(str(CONFIGS / "low_resource/percent_5.jsonnet"), overrides)
+    train_model(params, str(tmp_path / "run"))
+    for path in (start / "vocabulary", start / "best.th"):
+        path.unlink()
+    start.rmdir()
+
+    archive = load_archive(str(tmp_path / "run/model.tar.gz"))
+    weights = torch.load(tiny_run.run / "best.th")
+    assert archive.model.state_dict().keys() == weights.keys()
+    for name, tensor in archive.model.state_dict().items():
+        assert torch.allclose(tensor, weights[name], atol=1e-9), name
+    predictor = Predictor.from_archive(archive, extra_args={"adapt": False})
+    assert len(predictor.predict_json({"words": ["Maria", "visited", "Paris"]})["tags"]) == 3

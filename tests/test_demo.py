@@ -1,0 +1,92 @@
+"""The demo's corpus is what its README promises, and its config builds; `make demo` itself takes minutes."""
+
+from pathlib import Path
+
+import pytest
+from allennlp.commands.train import TrainModel
+from allennlp.common import Params
+
+from allennlp_metaner.data.coding import spans
+from allennlp_metaner.data.column_reader import ColumnReader
+from allennlp_metaner.data.sentence import words_and_tags
+from allennlp_metaner.training.meta_trainer import MetaTrainer
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT / "demo" / "data"
+TARGETS = ("spanish", "dutch", "german", "french", "chinese")
+WITHOUT_MISC = ("french", "chinese")
+
+
+def sentences(name: str) -> list[tuple[list[str], list[str]]]:
+    """Words and tags of the sentences of a demo file, none of them blank."""
+    reader = ColumnReader(num_columns=2, separator="\t", entity_types=["PER", "ORG", "LOC", "MISC"])
+    return [words_and_tags(instance) for instance in reader.read(DATA / f"{name}.bio")]
+
+
+def entities(name: str) -> set[str]:
+    """The different entity strings of a demo file, without regard to case."""
+    return {
+        " ".join(words[first : last + 1]).lower()
+        for words, tags in sentences(name)
+        for _, first, last in spans(tags)
+    }
+
+
+def test_english_is_large_enough():
+    assert len(sentences("english.train")) >= 400
+    assert len(sentences("english.dev")) >= 50
+
+
+@pytest.mark.parametrize("language", TARGETS)
+def test_targets_are_large_enough_and_new(language):
+    assert len(sentences(f"{language}.test")) >= 50
+    found = entities(f"{language}.test")
+    assert len(found - entities("english.train")) >= len(found) / 2
+
+
+@pytest.mark.parametrize("name", ["english.train", "english.dev", *(f"{name}.test" for name in TARGETS)])
+def test_tags_are_well_formed(name):
+    for words, tags in sentences(name):
+        for before, tag in zip(["O", *tags], tags, strict=False):
+            assert not tag.startswith("I-") or before[2:] == tag[2:], (words, tags)
+
+
+@pytest.mark.parametrize("language", TARGETS)
+def test_only_french_and_chinese_lack_misc(language):
+    types = {label for _, tags in sentences(f"{language}.test") for label, _, _ in spans(tags)}
+    assert types == {"PER", "ORG", "LOC"} | (set() if language in WITHOUT_MISC else {"MISC"})
+
+
+def test_no_sentence_is_in_two_files():
+    everything = [
+        tuple(words)
+        for name in ("english.train", "english.dev", *(f"{target}.test" for target in TARGETS))
+        for words, _ in sentences(name)
+    ]
+    assert len(everything) == len(set(everything))
+
+
+def test_readme_has_the_counts():
+    for line in (DATA / "README.md").read_text("utf-8").splitlines():
+        if line.startswith("|") and ".bio" in line:
+            file, number_of_sentences, number_of_tokens, *_ = (cell.strip() for cell in line.split("|")[1:])
+            found = sentences(file.removesuffix(".bio"))
+            assert len(found) == int(number_of_sentences), file
+            assert sum(len(words) for words, _ in found) == int(number_of_tokens), file
+
+
+def test_config_builds(tiny_encoder, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("METANER_ENCODER", tiny_encoder)
+    monkeypatch.setenv("METANER_CACHE", str(tmp_path / "cache"))
+    params = Params.from_file("demo/meta.jsonnet")
+    # What `allennlp train` takes out before it builds the rest.
+    for key in ("evaluation", "include_in_archive", "random_seed", "numpy_seed", "pytorch_seed"):
+        params.params.pop(key)
+    built = TrainModel.from_params(params=params, serialization_dir=str(tmp_path), local_rank=0)
+    params.assert_empty("demo/meta.jsonnet")
+    assert isinstance(built.trainer, MetaTrainer)
+    # A jsonnet division that leaves a remainder would make this a float.
+    assert isinstance(built.trainer._num_epochs, int) and built.trainer._num_epochs > 0
+    assert built.model.vocab.get_vocab_size("labels") == 9
+    assert len(list(built.data_loader.iter_instances())) == 521
