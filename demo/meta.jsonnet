@@ -6,13 +6,13 @@
     train: 'demo/data/english.train.bio',
     dev: 'demo/data/english.dev.bio',
   },
-  num_updates:: 80,
-  updates_per_validation:: 20,
+  num_updates:: 100,
+  updates_per_validation:: 25,
 
   data_loader+: { batch_size: 8 },
   trainer+: {
     optimizer+: {
-      parameter_groups: [[['text_field_embedder'], { lr: 2e-4 }], [['classifier'], { lr: 2e-2 }]],
+      parameter_groups: [[['text_field_embedder'], { lr: 3e-4 }], [['classifier'], { lr: 2e-2 }]],
     },
     checkpointer: { keep_most_recent_by_count: 1 },
     callbacks: [],

@@ -99,9 +99,9 @@ class ColumnReader(DatasetReader):
         seed: int = 13,
         max_instances: Optional[int] = None,
     ) -> None:
-        super().__init__(
-            max_instances=max_instances, manual_distributed_sharding=True, manual_multiprocess_sharding=True
-        )
+        # AllenNLP shares the sentences out among processes. A reader that does so itself (`shard_iterable`)
+        # cannot be told by a "pseudo_tasks" reader around it that every process needs all of them.
+        super().__init__(max_instances=max_instances)
         _check_format(encoding, separator, scheme)
         _check_label_map(label_map or {})
         _check_selection(split, test_size, fraction)
@@ -127,7 +127,7 @@ class ColumnReader(DatasetReader):
         # A choice needs to know how many there are; without one, large files are read as a stream.
         if self._split or self._fraction < 1:
             sentences = self._choose(list(sentences), file_path)
-        for words, tags in self.shard_iterable(sentences):
+        for words, tags in sentences:
             yield self.text_to_instance(words, tags)
 
     def text_to_instance(self, words: Sequence[str], tags: Optional[Sequence[str]] = None) -> Instance:

@@ -9,6 +9,10 @@ from pathlib import Path
 
 from allennlp.common import cached_transformers
 from allennlp.common.checks import ConfigurationError
+from transformers import PretrainedConfig
+
+# These number their positions from behind the padding index, so part of the position table is never used.
+_OFFSET_MODEL_TYPES = ("roberta", "xlm-roberta", "camembert")
 
 ENCODER_DIRECTORY = "encoder"
 """Folder of the serialization directory (and of the archive) that holds pretrained encoders."""
@@ -56,6 +60,21 @@ def pretrained_path(model_name: str, serialization_dir: str | os.PathLike[str] |
 def is_archived(path: str, serialization_dir: str | os.PathLike[str] | None) -> bool:
     """Whether `path` lies in `serialization_dir`, which may be deleted as soon as an archive is loaded."""
     return serialization_dir is not None and Path(serialization_dir) in Path(path).parents
+
+
+def max_positions(config: PretrainedConfig) -> int | None:
+    """
+    The number of subwords, special tokens included, that an encoder has positions for; `None` if any number.
+
+    # Parameters
+
+    config : `PretrainedConfig`
+        Of the encoder.
+    """
+    limit = getattr(config, "max_position_embeddings", None)
+    if limit is not None and config.model_type in _OFFSET_MODEL_TYPES:
+        return limit - config.pad_token_id - 1
+    return limit
 
 
 def _copy_pretrained(model_name: str, target: Path) -> None:

@@ -3,10 +3,11 @@
 from typing import Any, Optional
 
 import torch
+from allennlp.common import cached_transformers
 from allennlp.common.checks import ConfigurationError
 from allennlp.modules.token_embedders import PretrainedTransformerEmbedder, TokenEmbedder
 
-from allennlp_metaner.data.pretrained_files import pretrained_path
+from allennlp_metaner.data.pretrained_files import max_positions, pretrained_path
 from allennlp_metaner.data.windows import windows
 
 OUTPUTS = ("words", "subwords")
@@ -55,11 +56,16 @@ class WordTransformerEmbedder(TokenEmbedder):
         if output not in OUTPUTS:
             raise ConfigurationError(f"output={output!r} must be one of {', '.join(OUTPUTS)}")
         path = pretrained_path(model_name, serialization_dir)
+        if transformer_kwargs:
+            # AllenNLP keeps loaded encoders by name alone, and would return one with other arguments.
+            cached_transformers._clear_caches()
         self._embedder = PretrainedTransformerEmbedder(path, transformer_kwargs=transformer_kwargs)
+        if transformer_kwargs:
+            cached_transformers._clear_caches()
         self._num_start = self._embedder._num_added_start_tokens
         self._num_end = self._embedder._num_added_end_tokens
         self._window_size = max_length - self._num_start - self._num_end
-        positions = getattr(self._embedder.config, "max_position_embeddings", max_length)
+        positions = max_positions(self._embedder.config) or max_length
         if not 0 <= context < self._window_size or max_length > positions:
             raise ConfigurationError(
                 f"max_length={max_length} and context={context} do not fit: max_length may be at most the "

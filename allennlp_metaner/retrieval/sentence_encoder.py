@@ -14,11 +14,9 @@ from allennlp.common.util import int_to_device
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from allennlp_metaner.data.pretrained_files import is_archived, pretrained_path
+from allennlp_metaner.data.pretrained_files import is_archived, max_positions, pretrained_path
 
 _POOLINGS = ("cls", "mean")
-# These number their positions from the padding index on, so that part of the position table is never used.
-_OFFSET_MODEL_TYPES = ("roberta", "xlm-roberta", "camembert")
 # Vary between a model and its copy in an archive, and no hidden state depends on them.
 _IRRELEVANT_CONFIG = ("_name_or_path", "architectures", "torch_dtype", "transformers_version")
 # Fewer batches than this are done before a progress bar can be read.
@@ -175,7 +173,7 @@ class TransformerSentenceEncoder(SentenceEncoder):
 
     def _check(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
         num_special = tokenizer.num_special_tokens_to_add()
-        limit = _max_positions(model)
+        limit = max_positions(model.config)
         if self._max_length <= num_special or (limit is not None and self._max_length > limit):
             raise ConfigurationError(
                 f"max_length={self._max_length} does not fit the encoder {self._path!r}, "
@@ -228,15 +226,6 @@ def _evaluating(model: torch.nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
-
-
-def _max_positions(model: PreTrainedModel) -> int | None:
-    """The number of subwords that the position embeddings allow, or `None` if there is no limit."""
-    config = model.config
-    limit = getattr(config, "max_position_embeddings", None)
-    if limit is not None and config.model_type in _OFFSET_MODEL_TYPES:
-        return limit - config.pad_token_id - 1
-    return limit
 
 
 def _tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def test_metrics_count_what_is_labelled_and_nothing_else(parts: SimpleNamespace)
     model = parts.make()
     model.loss(**parts.tensors).backward()
     model(**without(parts.tensors, "tags"))
-    empty = {key: 0.0 for key in model.get_metrics()}
+    empty = dict.fromkeys(model.get_metrics(), 0.0)
     assert model.get_metrics() == empty
     tags = model(**parts.tensors)["tags"]
     expected = SpanF1()

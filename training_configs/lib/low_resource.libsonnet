@@ -14,9 +14,8 @@ local settings = import 'settings.libsonnet';
     fraction: config.fraction,
     seed: settings.seed,
   },
-  validation_dataset_reader+: {
-    base_reader: target.reader { token_indexers: { tokens: config.plain_indexer } },
-  },
+  // The paper labels without adaptation here, so nothing is retrieved.
+  validation_dataset_reader: target.reader { token_indexers: { tokens: config.plain_indexer } },
   train_data_path: target.train,
   // There is no labelled data to choose an epoch by: the last one counts.
   validation_data_path: null,
@@ -26,6 +25,7 @@ local settings = import 'settings.libsonnet';
       regexes: [['.*', { type: 'pretrained', weights_file_path: settings.start + '/best.th' }]],
     },
   },
+  include_in_archive: ['encoder'],
   trainer+: {
     optimizer: { type: 'adam', lr: 1e-5 },
     learning_rate_scheduler: null,
