@@ -15,6 +15,10 @@ DEFAULTS = {
     # Low resource: the run whose model is fine-tuned, and the corpus (a name in corpora.libsonnet).
     "METANER_START": "runs/meta_en",
     "METANER_TARGET": "conll2002_es",
+    # The number of meta updates, the tasks (or, for the base model, sentences) of an update, and K.
+    "METANER_UPDATES": "3000",
+    "METANER_BATCH_SIZE": "32",
+    "METANER_NEIGHBORS": "2",
     "METANER_SEED": "13370",
 }
 """Environment variables that the shipped configs read, and their defaults."""

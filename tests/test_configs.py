@@ -19,6 +19,8 @@ from allennlp.models import Model, load_archive
 from allennlp.predictors import Predictor
 
 from allennlp_metaner import settings
+from allennlp_metaner.evaluation.adapting_evaluator import AdaptingEvaluator
+from allennlp_metaner.meta.adapter import adapts
 
 CONFIGS = Path(__file__).parents[1] / "training_configs"
 # Overrides for an archive, and the file of METANER_DATA that each is for.
@@ -51,7 +53,7 @@ LOW_RESOURCE: dict[str, Any] = {
     "train_data_path": "{data}/conll2002/esp.train",
     "validation_data_path": None,
     **under("dataset_reader", {**TARGET_READER, "fraction": 0.01, "seed": 13370}),
-    **under("validation_dataset_reader.base_reader", TARGET_READER),
+    **under("validation_dataset_reader", {"type": "ner_columns", **TARGET_READER}),
     **under("vocabulary", {"type": "from_files", "directory": "{start}/vocabulary"}),
     "model.initializer.regexes": [[".*", {"type": "pretrained", "weights_file_path": "{start}/best.th"}]],
     "trainer.num_epochs": 10,
@@ -78,7 +80,7 @@ DIFFERENCES: dict[str, tuple[str, dict[str, Any]]] = {
             "validation_dataset_reader.retriever.similarity_index.type": "random",
         },
     ),
-    "controls/base_adapted": ("base_en", {"evaluation.adapt": True}),
+    "controls/base_adapted": ("base_en", {"model.adapter.enabled": True}),
     "targets/no_misc": (
         "meta_en",
         {
@@ -224,9 +226,9 @@ def test_is_built(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> 
     assert torch.isfinite(loss) and loss > 0
     loss.backward()
     assert built.model.classifier.weight.grad.abs().sum() > 0
-    evaluator = Evaluator.from_params(Params(ours["evaluation"]))
-    adapts = name not in ("base_en", "small/base_en", "targets/no_misc_base") and "low" not in name
-    assert evaluator._adapt == adapts
+    assert isinstance(Evaluator.from_params(Params(ours["evaluation"])), AdaptingEvaluator)
+    adapted = name not in ("base_en", "small/base_en", "targets/no_misc_base") and "low" not in name
+    assert adapts(built.model) == adapted
     if ours["validation_data_path"]:
         (batch,) = built.trainer._validation_data_loader
         assert "task" in batch
@@ -368,6 +370,28 @@ def test_settings_fill_in_only_what_is_not_set(monkeypatch: pytest.MonkeyPatch) 
     assert found["train_data_path"].endswith("msra/train.bio")
 
 
+def test_low_resource_keeps_the_parts_of_a_split_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("METANER_TARGET", "europeana_fr")
+    found = config("low_resource/percent_1")
+    assert found["dataset_reader"]["split"] == "train"
+    assert found["validation_dataset_reader"]["split"] == "test"
+
+
+def test_sizes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("METANER_UPDATES", "600")
+    monkeypatch.setenv("METANER_BATCH_SIZE", "8")
+    monkeypatch.setenv("METANER_NEIGHBORS", "5")
+    found = config("meta_en")
+    assert found["trainer"]["num_epochs"] == 2
+    assert found["trainer"]["learning_rate_scheduler"]["warmup_steps"] == 60
+    assert found["data_loader"]["batch_size"] == 8
+    for reader in ("dataset_reader", "validation_dataset_reader"):
+        assert found[reader]["retriever"]["num_neighbors"] == 5
+    monkeypatch.setenv("METANER_UPDATES", "500")
+    with pytest.raises(RuntimeError, match="METANER_UPDATES.*multiple of 300"):
+        config("meta_en")
+
+
 def test_every_variable_has_a_default() -> None:
     files = [*CONFIGS.rglob("*.jsonnet"), *CONFIGS.rglob("*.libsonnet")]
     names = {name for path in files for name in re.findall(r"extVar\(.([^'\"]+)", path.read_text("utf-8"))}
@@ -394,5 +418,6 @@ def test_low_resource_run(tiny_run: SimpleNamespace, tmp_path: Path, monkeypatch
     assert archive.model.state_dict().keys() == weights.keys()
     for name, tensor in archive.model.state_dict().items():
         assert torch.allclose(tensor, weights[name], atol=1e-9), name
-    predictor = Predictor.from_archive(archive, extra_args={"adapt": False})
+    # Without retrieval, and without being told so.
+    predictor = Predictor.from_archive(archive)
     assert len(predictor.predict_json({"words": ["Maria", "visited", "Paris"]})["tags"]) == 3

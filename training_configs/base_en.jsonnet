@@ -1,2 +1,2 @@
-// The paper's base model on CoNLL-2003 English: as many updates of 32 sentences as meta_en has of 32 tasks.
+// The paper's base model on CoNLL-2003 English: 7 epochs are 3073 updates of 32 sentences.
 import 'lib/base.libsonnet'

@@ -18,7 +18,8 @@ class EntityMaskingIndexer(TokenIndexer):
     Wraps a transformer indexer and replaces each word inside an entity by `[MASK]` with a fixed probability.
     The draw is made anew whenever a sentence is batched, so at least once an epoch. It belongs into the
     *training* reader alone: trainer, evaluator and predictor refuse a reader for validation or adaptation
-    that masks ([`refuse_masking`](#refuse_masking)).
+    that masks ([`refuse_masking`](#refuse_masking)). And with gradients off, as they are in the validation
+    and evaluation of any other trainer or evaluator of AllenNLP, nothing is masked.
 
     Which words are inside an entity is read from `Token.ent_type_`, where the readers of this package put the
     tag: any value but "" and "O" is an entity.
@@ -97,6 +98,8 @@ class EntityMaskingIndexer(TokenIndexer):
 
     def _masked(self, token_ids: list[int], entity_offsets: list[tuple[int, int]]) -> list[int]:
         masked = list(token_ids)
+        if not torch.is_grad_enabled():
+            return masked
         for first, last in entity_offsets:
             if random.random() < self._probability:
                 last = first if self._first_subword_only else last
@@ -125,7 +128,8 @@ def refuse_masking(reader: DatasetReader, purpose: str) -> None:
 def _masks(reader: DatasetReader) -> bool:
     """Whether a token indexer of `reader`, or of a reader that it holds, alone or among others, masks."""
     for attribute in vars(reader).values():
-        for value in attribute.values() if isinstance(attribute, dict) else [attribute]:
+        values = attribute.values() if isinstance(attribute, dict) else attribute
+        for value in values if isinstance(attribute, (dict, list, tuple)) else [attribute]:
             if isinstance(value, EntityMaskingIndexer) or (
                 isinstance(value, DatasetReader) and _masks(value)
             ):

@@ -8,6 +8,10 @@ from allennlp.data.tokenizers import Token
 from allennlp.data.vocabulary import Vocabulary
 
 from allennlp_metaner.data.pretrained_files import pretrained_path
+from allennlp_metaner.data.raw_text import CHINESE_OR_KANA
+
+WORD_START = "\u2581"
+"""The piece that SentencePiece sets before a word whose first piece does not begin with it."""
 
 
 @TokenIndexer.register("word_transformer")
@@ -18,6 +22,8 @@ class WordTransformerIndexer(PretrainedTransformerMismatchedIndexer):
 
     - every word has at least one subword: one for which the tokenizer gives nothing (a zero-width space, say)
       is the unknown subword, so that every word gets a vector and a label of its own;
+    - the lone word-start mark that SentencePiece (XLM-R) sets before Chinese characters and kana is left out:
+      in running text there is none between them, and it would carry the word's label in place of the word;
     - nothing is cut and no windows are made: the `word_transformer` embedder does that, with overlap;
     - the subwords of a word are looked up once and remembered, and nothing is added to the vocabulary.
 
@@ -43,6 +49,7 @@ class WordTransformerIndexer(PretrainedTransformerMismatchedIndexer):
         path = pretrained_path(model_name, serialization_dir)
         super().__init__(path, tokenizer_kwargs=tokenizer_kwargs, **kwargs)
         self._subwords: dict[str, list[int]] = {}
+        self._word_start_id = self._tokenizer.get_vocab().get(WORD_START)
         tokenizer = self._allennlp_tokenizer
         self._start_ids = [token.text_id for token in tokenizer.single_sequence_start_tokens]
         self._end_ids = [token.text_id for token in tokenizer.single_sequence_end_tokens]
@@ -70,4 +77,11 @@ class WordTransformerIndexer(PretrainedTransformerMismatchedIndexer):
         if unseen:
             encoded = self._tokenizer(unseen, add_special_tokens=False)["input_ids"]
             for word, subwords in zip(unseen, encoded, strict=True):
+                if len(subwords) > 1 and subwords[0] == self._word_start_id and _is_chinese_or_kana(word):
+                    subwords = subwords[1:]
                 self._subwords[word] = subwords or [self._tokenizer.unk_token_id]
+
+
+def _is_chinese_or_kana(word: str) -> bool:
+    """Whether a word starts with such a character; their punctuation is not meant."""
+    return word[0].isalpha() and CHINESE_OR_KANA.match(word) is not None

@@ -9,7 +9,7 @@ from allennlp.evaluation import Evaluator, Serializer, SimpleEvaluator
 from allennlp.models import Model
 
 from allennlp_metaner.data.entity_masking_indexer import refuse_masking
-from allennlp_metaner.meta.adapter import adapter_of
+from allennlp_metaner.meta.adapter import adapter_of, adapts
 
 
 @Evaluator.register("adapting")
@@ -20,16 +20,18 @@ class AdaptingEvaluator(SimpleEvaluator):
     shares them.
 
     Registered as an `Evaluator` with name "adapting". In a config:
-    `"evaluation": {"type": "adapting"}`; at the command line, without adaptation:
-    `allennlp evaluate ... -o '{"evaluation.adapt": false}'`.
+    `"evaluation": {"type": "adapting"}`; at the command line, without adaptation, and likewise for the
+    predictor: `-o '{"model.adapter.enabled": false}'`.
 
     # Parameters
 
     batch_serializer : `Serializer`, optional (default = `SimpleSerializer()`)
     cuda_device : `Union[int, torch.device]`, optional (default = `-1`)
     postprocessor_fn_name : `str`, optional (default = `"make_output_human_readable"`)
-    adapt : `bool`, optional (default = `True`)
-        If false, sentences are labelled by the model as it is.
+    adapt : `bool`, optional (default = `None`)
+        If false, sentences are labelled by the model as it is. `None`: what the model's adapter says.
+
+    The reported `loss` is the sum over a batch's sentences, each labelled alone.
     """
 
     def __init__(
@@ -37,7 +39,7 @@ class AdaptingEvaluator(SimpleEvaluator):
         batch_serializer: Optional[Serializer] = None,
         cuda_device: Union[int, torch.device] = -1,
         postprocessor_fn_name: str = "make_output_human_readable",
-        adapt: bool = True,
+        adapt: Optional[bool] = None,
     ) -> None:
         super().__init__(batch_serializer, cuda_device, postprocessor_fn_name)
         self._adapt = adapt
@@ -53,7 +55,7 @@ class AdaptingEvaluator(SimpleEvaluator):
         reader = getattr(data_loader, "reader", None)
         if reader is not None:
             refuse_masking(reader, "evaluation")
-        labeller: Any = _Adapting(model) if self._adapt else model
+        labeller: Any = _Adapting(model) if adapts(model, self._adapt) else model
         return super().__call__(labeller, data_loader, *args, **kwargs)
 
 

@@ -23,20 +23,28 @@ class Adapter(FromParams):
     # Parameters
 
     inner_loop : `InnerLoop`, optional (default = one Adam step with a learning rate of 1e-5)
-        The update. The paper writes a plain gradient step, but at gamma = 1e-5 that changes nothing.
+        The update. The paper writes a plain gradient step, but at gamma = 1e-5 that changes nothing. Whoever
+        gives one of their own should set its `num_steps`, which is 2 if not given.
     max_loss_weight : `float`, optional (default = `0.0`)
         lambda of Eq. 13 in the adaptation loss. The paper adapts with Eq. 3, which is lambda = 0.
     dropout : `bool`, optional (default = `False`)
         Whether dropout is on during the update (it is in the authors' published code). The sentence itself
         is always labelled without.
+    enabled : `bool`, optional (default = `True`)
+        Whether evaluator and predictor adapt if they are not told. The base model's configs say no.
     """
 
     def __init__(
-        self, inner_loop: Optional[InnerLoop] = None, max_loss_weight: float = 0.0, dropout: bool = False
+        self,
+        inner_loop: Optional[InnerLoop] = None,
+        max_loss_weight: float = 0.0,
+        dropout: bool = False,
+        enabled: bool = True,
     ) -> None:
         self._inner_loop = inner_loop or InnerLoop(optimizer=Lazy(AdamOptimizer, lr=1e-5), num_steps=1)
         self._max_loss_weight = max_loss_weight
         self._dropout = dropout
+        self.enabled = enabled
 
     def label(self, model: Model, tasks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """
@@ -97,3 +105,20 @@ def adapter_of(model: Model) -> Adapter:
             "'max_loss_tagger', or switch adaptation off (adapt = false)"
         )
     return adapter
+
+
+def adapts(model: Model, adapt: Optional[bool] = None) -> bool:
+    """
+    Whether `model` is to be adapted: what the caller says, or else what its adapter says. A model without an
+    adapter is not.
+
+    # Parameters
+
+    model : `Model`
+    adapt : `bool`, optional (default = `None`)
+        What the caller says.
+    """
+    if adapt is None:
+        adapter = getattr(model, "adapter", None)
+        return isinstance(adapter, Adapter) and adapter.enabled
+    return adapt

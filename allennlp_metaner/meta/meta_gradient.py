@@ -104,6 +104,8 @@ class FirstOrderMaml(MetaGradient):
         meta_parameters = Snapshot(tensors)
         try:
             for number, task in enumerate(tasks):
+                if number > 0:
+                    meta_parameters.restore()
                 torch.manual_seed(derived_seed(seed, number))
                 self._inner_loop.adapt(
                     model, parameters, task["support"], learning_rate_scale=learning_rate_scale
@@ -112,7 +114,6 @@ class FirstOrderMaml(MetaGradient):
                     loss = model.loss(**task["query"])
                 torch._foreach_add_(total, gradients(loss, parameters))
                 losses.append(loss.detach())
-                meta_parameters.restore()
         finally:
             meta_parameters.restore()
         loss = torch.stack(losses).sum()

@@ -53,9 +53,10 @@ def preserved(model: torch.nn.Module) -> Iterator[Snapshot]:
     weights = Snapshot([parameter for parameter in parameters if parameter.requires_grad])
     buffers = Snapshot(list(model.buffers()))
     python_state, numpy_state = random.getstate(), numpy.random.get_state()
-    devices = {parameter.get_device() for parameter in parameters if parameter.is_cuda}
+    # Seeding reaches all GPUs, also those that the model is not on.
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
     try:
-        with torch.random.fork_rng(devices=sorted(devices)):
+        with torch.random.fork_rng(devices=devices):
             for parameter in parameters:
                 parameter.grad = None
             yield weights

@@ -6,6 +6,8 @@ import torch
 from allennlp.modules.conditional_random_field import allowed_transitions
 from allennlp.nn.util import viterbi_decode
 
+from allennlp_metaner.data.coding import only_bio
+
 
 class Decoder:
     """
@@ -20,9 +22,7 @@ class Decoder:
     """
 
     def __init__(self, labels: Mapping[int, str], constrained: bool = False) -> None:
-        self._names = [
-            label if label == "O" or label[:2] in ("B-", "I-") else "O" for _, label in sorted(labels.items())
-        ]
+        self._names = only_bio([label for _, label in sorted(labels.items())])
         self._indices = {label: index for index, label in labels.items()}
         self._constrained = constrained
         if constrained:

@@ -4,12 +4,14 @@ from typing import Any, Optional
 
 import torch
 from allennlp.common.checks import ConfigurationError
+from allennlp.common.util import is_distributed
 from allennlp.data import TextFieldTensors, Vocabulary
 from allennlp.models import Model
 from allennlp.modules import TextFieldEmbedder
 from allennlp.nn import InitializerApplicator
 from allennlp.nn.util import get_text_field_mask
 
+from allennlp_metaner.data.sentence import LABEL_NAMESPACE
 from allennlp_metaner.meta.adapter import Adapter
 from allennlp_metaner.models.decoding import Decoder
 from allennlp_metaner.models.freezing import freeze_bottom
@@ -47,7 +49,6 @@ class MaxLossTagger(Model):
         vocabulary (`tokens_to_add`).
     adapter : `Adapter`, optional (default = one Adam step with a learning rate of 1e-5)
         How evaluator and predictor adapt this model to a sentence.
-    label_namespace : `str`, optional (default = `"labels"`)
     initializer : `InitializerApplicator`, optional (default = no initialisation)
 
     # Raises
@@ -68,7 +69,6 @@ class MaxLossTagger(Model):
         constrain_decoding: bool = False,
         subword_labels: bool = False,
         adapter: Optional[Adapter] = None,
-        label_namespace: str = "labels",
         initializer: Optional[InitializerApplicator] = None,
         **kwargs: Any,
     ) -> None:
@@ -80,14 +80,15 @@ class MaxLossTagger(Model):
         self.text_field_embedder = text_field_embedder
         self.dropout = torch.nn.Dropout(dropout)
         self.classifier = torch.nn.Linear(
-            text_field_embedder.get_output_dim(), vocab.get_vocab_size(label_namespace)
+            text_field_embedder.get_output_dim(), vocab.get_vocab_size(LABEL_NAMESPACE)
         )
         self.max_loss_weight = max_loss_weight
         self.adapter = adapter or Adapter()
         self._loss_reduction = loss_reduction
-        self._subword_labels = SubwordLabels(vocab, label_namespace) if subword_labels else None
-        self._decoder = Decoder(vocab.get_index_to_token_vocabulary(label_namespace), constrain_decoding)
+        self._subword_labels = SubwordLabels(vocab, LABEL_NAMESPACE) if subword_labels else None
+        self._decoder = Decoder(vocab.get_index_to_token_vocabulary(LABEL_NAMESPACE), constrain_decoding)
         self._metric = SpanF1()
+        self._num_scored = 0
         if frozen_layers is not None:
             freeze_bottom(text_field_embedder, frozen_layers)
         (initializer or InitializerApplicator())(self)
@@ -157,10 +158,18 @@ class MaxLossTagger(Model):
         if tags is not None:
             output["loss"] = self._loss(logits, tokens, tags, None)
             self._metric(predicted, self._decoder.names(tags, mask))
+            self._num_scored += len(predicted)
         return output
 
     def get_metrics(self, reset: bool = False) -> dict[str, float]:
-        """Phrase-level precision, recall and F1, as conlleval computes them, see `SpanF1`."""
+        """
+        Phrase-level precision, recall and F1, as conlleval computes them, see `SpanF1`. Nothing while no
+        sentence was scored: meta-training labels none, and zeros would look like a failure.
+        """
+        if self._num_scored == 0 and not is_distributed():
+            return {}
+        if reset:
+            self._num_scored = 0
         return self._metric.get_metric(reset)
 
     def make_output_human_readable(self, output_dict: dict[str, Any]) -> dict[str, Any]:
@@ -170,7 +179,10 @@ class MaxLossTagger(Model):
         return output_dict
 
     def probabilities(self, output: dict[str, Any]) -> list[list[float]]:
-        """The softmax probability of every predicted tag, a list a sentence."""
+        """
+        The softmax probability of every predicted tag, a list a sentence. With `subword_labels`, that of the
+        label "O" where a special label was predicted.
+        """
         softmax = output["logits"].softmax(dim=-1).tolist()
         return [
             [row[self._decoder.index(tag)] for tag, row in zip(tags, rows, strict=False)]

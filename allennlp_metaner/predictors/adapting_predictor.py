@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Optional
 
+import torch
 from allennlp.common.checks import ConfigurationError
 from allennlp.common.util import JsonDict
 from allennlp.data import Batch, DatasetReader, Instance
@@ -14,7 +15,7 @@ from allennlp_metaner.data.coding import spans
 from allennlp_metaner.data.entity_masking_indexer import refuse_masking
 from allennlp_metaner.data.raw_text import join, tokenize
 from allennlp_metaner.data.sentence import sentence_instance, words_and_tags
-from allennlp_metaner.meta.adapter import adapter_of
+from allennlp_metaner.meta.adapter import adapter_of, adapts
 from allennlp_metaner.tasks.pseudo_task_reader import PseudoTaskReader
 
 Characters = list[tuple[int, int]]
@@ -39,17 +40,19 @@ class AdaptingPredictor(Predictor):
     model : `Model`
     dataset_reader : `DatasetReader`
         Of type "pseudo_tasks", unless `adapt` is false.
-    adapt : `bool`, optional (default = `True`)
-        If false, sentences are labelled by the model as it is; nothing is retrieved. At the command line:
-        `--predictor-args '{"adapt": false}'`.
+    adapt : `bool`, optional (default = `None`)
+        If false, sentences are labelled by the model as it is; nothing is retrieved. `None`: what the model's
+        adapter says. At the command line: `--predictor-args '{"adapt": false}'`, or, as for the evaluator,
+        `-o '{"model.adapter.enabled": false}'`.
 
     # Raises
 
     `ConfigurationError`, if the reader cannot retrieve, or masks words.
     """
 
-    def __init__(self, model: Model, dataset_reader: DatasetReader, adapt: bool = True) -> None:
+    def __init__(self, model: Model, dataset_reader: DatasetReader, adapt: Optional[bool] = None) -> None:
         super().__init__(model, dataset_reader)
+        adapt = adapts(model, adapt)
         refuse_masking(dataset_reader, "adaptation")
         if adapt and not isinstance(dataset_reader, PseudoTaskReader):
             raise ConfigurationError(
@@ -107,7 +110,8 @@ class AdaptingPredictor(Predictor):
             outputs = adapter_of(self._model).label(self._model, tasks)
             return [self._model.make_output_human_readable(output) for output in outputs]
         tensors.pop("task", None)
-        output = self._model.make_output_human_readable(self._model(**_without_gold(tensors)))
+        with torch.no_grad():
+            output = self._model.make_output_human_readable(self._model(**_without_gold(tensors)))
         return [
             {"tags": [tags], "probabilities": [probabilities]}
             for tags, probabilities in zip(output["tags"], output["probabilities"], strict=True)

@@ -1,6 +1,7 @@
 """The reader around readers: every sentence becomes a task with its most similar source sentences."""
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Optional
@@ -194,8 +195,17 @@ class PseudoTaskReader(DatasetReader):
                     token.ent_type_ = None
 
     def _identity(self, sentences: Sequence[Sentence]) -> list[Optional[int]]:
-        pool = self.pool.sentences
-        return [i if i < len(pool) and pool[i] == words else None for i, (words, _) in enumerate(sentences)]
+        """
+        Where in the pool each query stands, if both are from one file. The base reader may have left
+        sentences out; of equal sentences, the first is the first.
+        """
+        seen: Counter[tuple[str, ...]] = Counter()
+        identity: list[Optional[int]] = []
+        for words, _ in sentences:
+            positions = self.pool.positions_of(words)[seen[tuple(words)] :]
+            seen[tuple(words)] += 1
+            identity.append(positions[0] if positions else None)
+        return identity
 
     def _task(
         self,

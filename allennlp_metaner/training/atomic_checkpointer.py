@@ -29,6 +29,8 @@ class AtomicCheckpointer(Checkpointer):
         """
         Save model and training state, and remove checkpoints that are too old, see `Checkpointer`.
         """
+        if self._serialization_dir is None:
+            return
         state = trainer.get_checkpoint_state()
         if state is not None:
             self._remove_leftovers()

@@ -52,7 +52,8 @@ class MetaTrainer(GradientDescentTrainer):
     `batches_per_epoch` the number of updates between two validations. Validation is without adaptation.
 
     Random numbers depend on the seed of the config, the number of the epoch, the update and the task alone:
-    a recovered run ends with the same weights as one that was never interrupted.
+    a recovered run ends with the same weights as one that was never interrupted, as long as the data loader
+    has `num_workers` = 0 (AllenNLP's default); workers deliver batches in no fixed order.
 
     Mixed precision (`use_amp`), distributed training and `evaluate_on_test` are refused.
 
@@ -62,7 +63,9 @@ class MetaTrainer(GradientDescentTrainer):
 
     meta_gradient : `MetaGradient`, optional (default = `FirstOrderMaml()`)
     schedule_inner_lr : `bool`, optional (default = `True`)
-        Whether the learning-rate schedule also applies to the inner learning rate.
+        Whether the learning-rate schedule also applies to the inner learning rate. AllenNLP steps the
+        schedule between gradient and update, so the inner rate is always that of the update before: with
+        warm-up from 0, the first meta-gradient is taken at the meta parameters themselves.
 
     The others are those of `GradientDescentTrainer`.
 

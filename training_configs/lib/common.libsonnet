@@ -11,7 +11,7 @@ local settings = import 'settings.libsonnet';
   training_indexer:: config.plain_indexer,
   retriever:: {
     sentence_encoder: { type: 'transformer', model_name: config.encoder, pooling: 'cls' },
-    num_neighbors: 2,
+    num_neighbors: settings.neighbors,
   },
 
   random_seed: settings.seed,
@@ -37,7 +37,7 @@ local settings = import 'settings.libsonnet';
     dropout: 0.1,
     max_loss_weight: error 'must override: lambda of Eq. 13',
     frozen_layers: 3,
-    adapter: { inner_loop: { optimizer: { type: 'adam', lr: 1e-5 }, num_steps: 1 } },
+    adapter: { enabled: true, inner_loop: { optimizer: { type: 'adam', lr: 1e-5 }, num_steps: 1 } },
   },
   validation_data_loader: { batch_size: 32 },
   trainer: {

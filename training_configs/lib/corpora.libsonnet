@@ -3,29 +3,34 @@ local data = (import 'settings.libsonnet').data;
 // Every key is spelled out, so that a target's reader can replace the source's in an archive (targets/).
 local columns = {
   type: 'ner_columns', word_column: 0, encoding: 'utf-8', separator: null, scheme: 'BIO', sentence_end: null,
+  entity_types: ['PER', 'ORG', 'LOC', 'MISC'],
 };
 
 {
   conll2003_en: {
     reader: columns { num_columns: 4, scheme: 'IOB1' },
+    test_reader: self.reader,
     train: data + '/conll2003/eng.train',
     dev: data + '/conll2003/eng.testa',
     test: data + '/conll2003/eng.testb',
   },
   conll2002_es: {
     reader: columns { num_columns: 3 },
+    test_reader: self.reader,
     train: data + '/conll2002/esp.train',
     dev: data + '/conll2002/esp.testa',
     test: data + '/conll2002/esp.testb',
   },
   conll2002_nl: {
     reader: columns { num_columns: 3 },
+    test_reader: self.reader,
     train: data + '/conll2002/ned.train',
     dev: data + '/conll2002/ned.testa',
     test: data + '/conll2002/ned.testb',
   },
   conll2003_de: {
     reader: columns { num_columns: 5, scheme: 'IOB1', encoding: 'latin-1' },
+    test_reader: self.reader,
     train: data + '/conll2003/deu.train',
     dev: data + '/conll2003/deu.testa',
     test: data + '/conll2003/deu.testb',
@@ -43,6 +48,7 @@ local columns = {
   },
   msra_zh: {
     reader: columns { num_columns: 2, separator: '\t' },
+    test_reader: self.reader,
     train: data + '/msra/train.bio',
     dev: data + '/msra/dev.bio',
     test: data + '/msra/test.bio',

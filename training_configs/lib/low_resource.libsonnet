@@ -15,7 +15,7 @@ local settings = import 'settings.libsonnet';
     seed: settings.seed,
   },
   // The paper labels without adaptation here, so nothing is retrieved.
-  validation_dataset_reader: target.reader { token_indexers: { tokens: config.plain_indexer } },
+  validation_dataset_reader: target.test_reader { token_indexers: { tokens: config.plain_indexer } },
   train_data_path: target.train,
   // There is no labelled data to choose an epoch by: the last one counts.
   validation_data_path: null,

@@ -5,5 +5,8 @@
   data: std.extVar('METANER_DATA'),
   start: std.extVar('METANER_START'),
   target: std.extVar('METANER_TARGET'),
+  updates: std.parseInt(std.extVar('METANER_UPDATES')),
+  batch_size: std.parseInt(std.extVar('METANER_BATCH_SIZE')),
+  neighbors: std.parseInt(std.extVar('METANER_NEIGHBORS')),
   seed: std.parseInt(std.extVar('METANER_SEED')),
 }
