@@ -388,7 +388,7 @@ def test_sizes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for reader in ("dataset_reader", "validation_dataset_reader"):
         assert found[reader]["retriever"]["num_neighbors"] == 5
     monkeypatch.setenv("METANER_UPDATES", "500")
-    with pytest.raises(RuntimeError, match="METANER_UPDATES.*multiple of 300"):
+    with pytest.raises(RuntimeError, match=r"METANER_UPDATES.*multiple of 300"):
         config("meta_en")
 
 

