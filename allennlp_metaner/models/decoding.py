@@ -28,7 +28,7 @@ class Decoder:
         if constrained:
             number = len(self._names)
             allowed = set(allowed_transitions("BIO", dict(enumerate(self._names))))
-            forbidden = torch.full((number + 2, number + 2), float("-inf"))
+            forbidden = torch.full((number + 2, number + 2), float("-inf"), dtype=torch.double)
             for pair in allowed:
                 forbidden[pair] = 0.0
             self._transitions = forbidden[:number, :number]
@@ -51,7 +51,8 @@ class Decoder:
         if not self._constrained:
             return self.names(logits.argmax(dim=-1), mask)
         lengths = mask.sum(dim=1).tolist()
-        scores = logits.detach().float().log_softmax(dim=-1).cpu()
+        # AllenNLP's Viterbi search works with large constants, beside which float32 loses small differences.
+        scores = logits.detach().double().log_softmax(dim=-1).cpu()
         return [
             [self._names[i] for i in self._viterbi(rows[:length])]
             for rows, length in zip(scores, lengths, strict=True)

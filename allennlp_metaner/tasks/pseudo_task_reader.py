@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 import numpy as np
+import torch
 from allennlp.common.checks import ConfigurationError
 from allennlp.data import DatasetReader, Instance, TokenIndexer
 from allennlp.data.dataset_readers.dataset_reader import PathOrStr
@@ -92,6 +93,9 @@ class PseudoTaskReader(DatasetReader):
                 self._set_pool(SupportPool.load(self._pool_directory))
 
     def _read(self, file_path: PathOrStr) -> Iterator[Instance]:
+        if self.get_worker_info() is not None:
+            # A forked worker has none of the threads that its parent computes with, and would wait for them.
+            torch.set_num_threads(1)
         sentences = [words_and_tags(instance) for instance in self._base_reader.read(file_path)]
         if self._pool_path is None:
             self._set_pool(self._build_pool(sentences, str(file_path)))

@@ -96,8 +96,9 @@ def test_the_vocabulary_stays_empty(ours: WordTransformerIndexer) -> None:
 
 
 def test_no_lone_word_start_before_chinese_characters(tmp_path: Path) -> None:
-    pieces = ["<s>", "<pad>", "</s>", "<unk>", "▁", "王", "北京", "▁中", ",", "カ", "▁Wang", "<mask>"]
-    tokenizer = build_tokenizer(pieces, [0.0] * 4 + [-2.0] * 7 + [0.0], normalization={})
+    ordinary = ["▁", "王", "北京", "▁中", ",", "カ", "▁Wang", "▁a", "▁b"]
+    pieces = ["<s>", "<pad>", "</s>", "<unk>", *ordinary, "<mask>"]
+    tokenizer = build_tokenizer(pieces, [0.0] * 4 + [-2.0] * 9 + [0.0], normalization={})
     wrap_tokenizer(tokenizer, max_length=16).save_pretrained(str(tmp_path))
     BertConfig().save_pretrained(str(tmp_path))
     found = index(WordTransformerIndexer(str(tmp_path)), ["王", "北京", "中", "カ", "Wang", ","])
