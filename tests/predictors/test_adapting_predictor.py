@@ -60,7 +60,7 @@ def model_stays(tiny_archive: Archive) -> Iterator[None]:
         assert torch.equal(tensor, before[name]), name
     assert all(parameter.grad is None for parameter in model.parameters())
     assert not model.training
-    assert model.get_metrics()["accuracy"] == 0  # predictions are not counted
+    assert model.get_metrics() == {}  # predictions are not counted
 
 
 @pytest.mark.parametrize("line", SENTENCES)
