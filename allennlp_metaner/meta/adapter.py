@@ -10,8 +10,10 @@ from allennlp.common.checks import ConfigurationError
 from allennlp.models import Model
 from allennlp.training.optimizers import AdamOptimizer
 
-from allennlp_metaner.meta.inner_loop import InnerLoop
-from allennlp_metaner.meta.parameters import preserved, trainable_parameters
+from allennlp_metaner.meta.inner_loop import Adapted, InnerLoop
+from allennlp_metaner.meta.parameters import NamedParameters, preserved, trainable_parameters
+from allennlp_metaner.meta.recording import NotSeparableError, Values, with_values
+from allennlp_metaner.nn.joined import joined, num_sentences
 
 
 class Adapter(FromParams):
@@ -70,24 +72,63 @@ class Adapter(FromParams):
             # No gradient goes through tensors that were made in this mode, but through copies made outside.
             with torch.inference_mode(False):
                 return self.label(model, copy.deepcopy(list(tasks)))
-        outputs = []
-        parameters = trainable_parameters(model)
-        with preserved(model) as meta_parameters:
-            for task in tasks:
-                model.train(self._dropout)
-                # With dropout, too, a sentence has the same result in any order and in any company.
-                torch.manual_seed(0)
-                self._inner_loop.adapt(
-                    model,  # type: ignore[arg-type]
-                    parameters,
-                    task["support"],
-                    max_loss_weight=self._max_loss_weight,
-                )
-                model.eval()
-                with torch.no_grad():
-                    outputs.append(model(**task["query"]))
-                meta_parameters.restore()
+        outputs: list[dict[str, Any]] = [{}] * len(tasks)
+        with preserved(model):
+            # With dropout, a sentence has the same result in any order and any company only if it is alone.
+            groups = [[n] for n in range(len(tasks))] if self._dropout else [[*range(len(tasks))]]
+            for group in groups:
+                labelled = self._label_together(model, [tasks[number] for number in group])
+                for number, output in zip(group, labelled, strict=True):
+                    outputs[number] = output
         return outputs
+
+    def _label_together(self, model: Model, tasks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        queries = [task["query"] for task in tasks]
+        parameters = trainable_parameters(model)
+
+        def label(adapted: Adapted) -> list[dict[str, Any]]:
+            if self._dropout:
+                model.eval()
+            return _label(model, parameters, [queries[task] for task in adapted.tasks], adapted.values)
+
+        model.train(self._dropout)
+        results = self._inner_loop.map(
+            label,
+            model,  # type: ignore[arg-type]
+            parameters,
+            [task["support"] for task in tasks],
+            queries,
+            self._max_loss_weight,
+        )
+        outputs: list[dict[str, Any]] = [{}] * len(tasks)
+        for numbers, labelled in results:
+            for number, output in zip(numbers, labelled, strict=True):
+                outputs[number] = output
+        return outputs
+
+
+def _label(
+    model: Model, parameters: NamedParameters, queries: list[dict[str, Any]], values: Values
+) -> list[dict[str, Any]]:
+    try:
+        with with_values(parameters, values, [num_sentences(query) for query in queries]):
+            return _apart(model(**joined(queries)), len(queries))
+    except NotSeparableError:
+        return [
+            _label(model, parameters, [query], lambda _, number, task=task: values(task, number))[0]  # type: ignore[misc]
+            for task, query in enumerate(queries)
+        ]
+
+
+def _apart(output: dict[str, Any], num_queries: int) -> list[dict[str, Any]]:
+    """The output of each query, from what the model returned for all of them."""
+    return [
+        {
+            key: value / num_queries if key == "loss" else value[number : number + 1]
+            for key, value in output.items()
+        }
+        for number in range(num_queries)
+    ]
 
 
 def adapter_of(model: Model) -> Adapter:

@@ -1,28 +1,60 @@
 """The inner update: a few optimiser steps on a support set."""
 
-from typing import Any, Optional, Protocol
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from queue import SimpleQueue
+from typing import Any, NamedTuple, Optional, Protocol, TypeVar
 
 import torch
 from allennlp.common import FromParams, Lazy
 from allennlp.common.checks import ConfigurationError
 from allennlp.training.optimizers import AdamOptimizer, Optimizer
 
+from allennlp_metaner.meta.inner_update import InnerUpdate, inner_update
 from allennlp_metaner.meta.parameters import NamedParameters
+from allennlp_metaner.meta.recording import NotSeparableError, Recording, Values, record
+from allennlp_metaner.nn.joined import longest, num_sentences
+
+R = TypeVar("R")
+Batch = dict[str, Any]
+
+MAX_WORKERS = 3
+"""Each needs memory for a copy of the trainable parameters."""
 
 
 class Learner(Protocol):
-    """What the inner loop asks of a model: a loss that leaves the model's metrics alone."""
+    """What the inner loop asks of a model: losses that leave the model's metrics alone."""
 
-    def loss(self, *, max_loss_weight: float | None = None, **sentences: Any) -> torch.Tensor:
-        """The training loss of a batch; `max_loss_weight` overrides the own lambda (Eq. 13)."""
+    def losses(self, batches: Sequence[Batch], max_loss_weight: float | None = None) -> torch.Tensor:
+        """The training loss of each of several batches; `max_loss_weight` overrides the own lambda (Eq. 13)."""
         ...
 
 
-def gradients(loss: torch.Tensor, parameters: NamedParameters) -> list[torch.Tensor]:
-    """The gradient of `loss` for each parameter: zeros where it does not depend on it."""
-    tensors = [parameter for _, parameter in parameters]
-    found = torch.autograd.grad(loss, tensors, allow_unused=True)
-    return [torch.zeros_like(t) if g is None else g for t, g in zip(tensors, found, strict=True)]
+def derived_seed(*parts: int) -> int:
+    """A random seed that depends on all `parts` and nothing else, so that any step can be repeated alone."""
+    digest = hashlib.sha256(",".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:4], "little")
+
+
+class Adapted(NamedTuple):
+    """
+    The parameters adapted to the support sets of some tasks. Good until `use` returns.
+
+    # Parameters
+
+    tasks : `list[int]`
+        The numbers of the tasks.
+    values : `Values`
+        The adapted values of their parameters; counts the tasks in this list.
+    generator : `torch.Generator`
+        For the random numbers of what comes next.
+    """
+
+    tasks: list[int]
+    values: Values
+    generator: torch.Generator
 
 
 class InnerLoop(FromParams):
@@ -30,84 +62,262 @@ class InnerLoop(FromParams):
     Gradient steps on the support set (Eq. 7-8 in meta-training, Eq. 17 in adaptation), with an optimiser
     whose state is fresh for every task.
 
+    The model's own parameters are never changed. All tasks start at them, so the support sets of a chunk of
+    tasks go through the first step together, see [`record`](./recording.md#record). The sentences of one task
+    are too few to keep several CPU cores busy, so chunks are worked on at the same time, one a core.
+
     # Parameters
 
     optimizer : `Lazy[Optimizer]`, optional (default = Adam with a learning rate of 3e-5)
-        Any registered AllenNLP optimiser. Adam and AdamW run in PyTorch's fused implementation.
+        Any registered AllenNLP optimiser. Adam, AdamW, BertAdam and plain SGD are fastest.
     num_steps : `int`, optional (default = `2`)
         The number of steps, at least 1.
+    chunk_size : `int`, optional (default = `256`)
+        How many subwords, padding included, go through the first step together. Activations take memory
+        in proportion; the result does not depend on it, but for rounding and the random numbers of dropout.
+    num_workers : `int`, optional (default = `None`)
+        How many chunks are worked on at the same time. Each needs memory for a copy of the trainable
+        parameters. `None`: as many as PyTorch has threads, at most 3; on a GPU, 1.
 
     # Raises
 
-    `ConfigurationError`, if `num_steps` is less than 1.
+    `ConfigurationError`, if an argument is less than 1.
     """
 
-    def __init__(self, optimizer: Lazy[Optimizer] = Lazy(AdamOptimizer, lr=3e-5), num_steps: int = 2) -> None:
-        if num_steps < 1:
-            raise ConfigurationError(f"num_steps={num_steps} of the inner loop must be at least 1")
-        self._lazy_optimizer = optimizer
-        self._optimizer: Optional[torch.optim.Optimizer] = None
-        self.num_steps = num_steps
-
-    def adapt(
+    def __init__(
         self,
+        optimizer: Lazy[Optimizer] = Lazy(AdamOptimizer, lr=3e-5),
+        num_steps: int = 2,
+        chunk_size: int = 256,
+        num_workers: Optional[int] = None,
+    ) -> None:
+        for name, value in (
+            ("num_steps", num_steps),
+            ("chunk_size", chunk_size),
+            ("num_workers", num_workers),
+        ):
+            if value is not None and value < 1:
+                raise ConfigurationError(f"{name}={value} of the inner loop must be at least 1")
+        self._optimizer = optimizer
+        self.num_steps = num_steps
+        self._chunk_size = chunk_size
+        self._num_workers = num_workers
+        self._made_for: list[torch.nn.Parameter] = []
+        self._workers: list[_Worker] = []
+
+    def map(
+        self,
+        use: Callable[[Adapted], R],
         model: Learner,
         parameters: NamedParameters,
-        support: dict[str, Any],
+        supports: Sequence[Batch],
+        queries: Optional[Sequence[Batch]] = None,
         max_loss_weight: float | None = None,
         learning_rate_scale: float = 1.0,
-    ) -> None:
+        seed: int = 0,
+    ) -> list[tuple[list[int], R]]:
         """
-        Change `parameters` in place by `num_steps` steps on the loss of `support`. Their `grad` stays.
+        Adapt the parameters to each support set, and do something with them.
 
         # Parameters
 
+        use : `Callable[[Adapted], R]`
+            What is done with the adapted parameters, possibly at the same time in several threads.
         model : `Learner`
         parameters : `NamedParameters`
             The trainable parameters of the model.
-        support : `dict[str, Any]`
-            The batch of support sentences.
+        supports : `Sequence[Batch]`
+            The batches of support sentences, one a task.
+        queries : `Sequence[Batch]`, optional (default = `None`)
+            If given, and if the inner loop is a single step, `use` gets many tasks with queries of like length
+            at once, for one forward pass; a layer's adapted values then exist only while they are needed.
+            Otherwise it gets one task at a time.
         max_loss_weight : `float`, optional (default = `None`)
             lambda of Eq. 13; `None` means the model's own.
         learning_rate_scale : `float`, optional (default = `1.0`)
             A factor on the optimiser's learning rate, for warm-up and decay.
+        seed : `int`, optional (default = `0`)
+            Random numbers depend on it, and on how the tasks fall into chunks.
+
+        # Returns
+
+        `list[tuple[list[int], R]]`
+            The numbers of the tasks and what `use` returned, for each of its calls, in a fixed order.
         """
-        optimizer = self._fresh_optimizer(parameters, learning_rate_scale)
-        # Where several batches share an update, the gradients of those before are waiting here.
-        accumulated = [parameter.grad for _, parameter in parameters]
+        num_workers, num_threads = self._parallelism(parameters)
+        self._prepare(parameters, num_workers)
+        idle: SimpleQueue[_Worker] = SimpleQueue()
+        for worker in self._workers[:num_workers]:
+            idle.put(worker)
+
+        def work(chunk: list[int]) -> list[tuple[list[int], R]]:
+            worker = idle.get()
+            try:
+                pass_ = _Pass(model, parameters, supports, max_loss_weight, parameters[0][1].device)
+                pass_.generator.manual_seed(derived_seed(seed, chunk[0]))
+                worker.update.begin(learning_rate_scale)
+                adapted = self._together if queries and self.num_steps == 1 else self._one_by_one
+                return [(each.tasks, use(each)) for each in adapted(worker, pass_, chunk)]
+            finally:
+                idle.put(worker)
+
+        chunks = self._chunks(supports, queries or supports)
+        if num_workers == 1:
+            return [result for chunk in chunks for result in work(chunk)]
+        total_threads = torch.get_num_threads()
         try:
-            with torch.enable_grad():
-                for _ in range(self.num_steps):
-                    self._step(optimizer, model.loss(**support, max_loss_weight=max_loss_weight), parameters)
+            with ThreadPoolExecutor(num_workers, "inner-loop", torch.set_num_threads, (num_threads,)) as pool:
+                return [result for results in pool.map(work, chunks) for result in results]
         finally:
-            for (_, parameter), gradient in zip(parameters, accumulated, strict=True):
-                parameter.grad = gradient
+            torch.set_num_threads(total_threads)
 
-    @staticmethod
-    def _step(optimizer: torch.optim.Optimizer, loss: torch.Tensor, parameters: NamedParameters) -> None:
-        for (_, parameter), gradient in zip(parameters, gradients(loss, parameters), strict=True):
-            parameter.grad = gradient
-        optimizer.step()
-        for _, parameter in parameters:
-            parameter.grad = None
+    def _one_by_one(self, worker: "_Worker", pass_: "_Pass", chunk: list[int]) -> Iterator[Adapted]:
+        for tasks, first in pass_.first(chunk):
+            for position, task in enumerate(tasks):
+                values = [parameter.detach() for _, parameter in pass_.parameters]
+                worker.step(values, first, position, last=self.num_steps == 1)
+                for step in range(2, self.num_steps + 1):
+                    worker.step(values, pass_.again(task, values), 0, last=step == self.num_steps)
+                yield Adapted([task], partial(_of_one_task, values), pass_.generator)
 
-    def _fresh_optimizer(
-        self, parameters: NamedParameters, learning_rate_scale: float
-    ) -> torch.optim.Optimizer:
+    def _together(self, worker: "_Worker", pass_: "_Pass", chunk: list[int]) -> Iterator[Adapted]:
+        for tasks, first in pass_.first(chunk):
+            yield Adapted(tasks, _Stepped(worker.update, pass_.parameters, first), pass_.generator)
+
+    def _chunks(self, supports: Sequence[Batch], others: Sequence[Batch]) -> list[list[int]]:
+        """Tasks of like length, the longest first, since a long chunk at the end would keep all waiting."""
+        lengths = [max(longest(s), longest(o)) for s, o in zip(supports, others, strict=True)]
+        chunks: list[list[int]] = []
+        room = 0
+        for task in sorted(range(len(supports)), key=lambda task: (-lengths[task], task)):
+            size = num_sentences(supports[task]) * lengths[task]
+            if not chunks or size > room:
+                chunks.append([])
+                # All will be as long as the first, the longest.
+                room = self._chunk_size
+            chunks[-1].append(task)
+            room -= num_sentences(supports[task]) * lengths[chunks[-1][0]]
+        return chunks
+
+    def _parallelism(self, parameters: NamedParameters) -> tuple[int, int]:
+        """The number of workers, and how many threads each has."""
+        num_threads = torch.get_num_threads()
+        if parameters[0][1].device.type != "cpu":
+            return 1, num_threads
+        num_workers = self._num_workers or min(num_threads, MAX_WORKERS)
+        return num_workers, max(1, num_threads // num_workers)
+
+    def _prepare(self, parameters: NamedParameters, num_workers: int) -> None:
         """
         Building an optimiser logs its settings and sorts parameters into groups, which is too much for every
-        task. So one is kept, and loses its state.
+        task. So they are kept.
         """
-        tensors = {parameter for _, parameter in parameters}
-        kept = self._optimizer
-        if kept is None or {p for group in kept.param_groups for p in group["params"]} != tensors:
-            kept = self._lazy_optimizer.construct(model_parameters=parameters)
-            for group in kept.param_groups:
-                group["unscaled_lr"] = group["lr"]
-                if isinstance(kept, torch.optim.Adam):
-                    group["fused"] = True
-            self._optimizer = kept
-        kept.state.clear()
-        for group in kept.param_groups:
-            group["lr"] = group["unscaled_lr"] * learning_rate_scale
-        return kept
+        tensors = [parameter for _, parameter in parameters]
+        if list(map(id, tensors)) != list(map(id, self._made_for)):
+            self._made_for, self._workers = tensors, []
+        while len(self._workers) < num_workers:
+            optimizer = self._optimizer.construct(model_parameters=parameters)
+            self._workers.append(_Worker(inner_update(optimizer, parameters)))
+
+
+class _Worker:
+    """What a thread needs for itself: an optimiser, and memory for the adapted parameters of a task."""
+
+    def __init__(self, update: InnerUpdate) -> None:
+        self.update = update
+        self._buffers: list[torch.Tensor] = []
+
+    def step(self, values: list[torch.Tensor], recording: Recording, task: int, last: bool) -> None:
+        """Replace `values` by those after one step."""
+        for block, numbers in enumerate(self.update.blocks):
+            value = _end_to_end([values[number] for number in numbers])
+            if len(self._buffers) == block:
+                self._buffers.append(torch.empty_like(value))
+            gradient = partial(_gradient, recording, numbers, task)
+            stepped = self.update(block, value, gradient, self._buffers[block], last)
+            for number, part in zip(numbers, _apart(stepped, [values[n] for n in numbers]), strict=True):
+                values[number] = part
+
+
+class _Stepped:
+    """`Values` after the first and only step: a matrix is computed when it is needed, and not kept."""
+
+    def __init__(self, update: InnerUpdate, parameters: NamedParameters, recording: Recording) -> None:
+        self._update = update
+        self._parameters = [parameter.detach() for _, parameter in parameters]
+        self._recording = recording
+        self._block = {number: block for block, numbers in enumerate(update.blocks) for number in numbers}
+        self._vectors: dict[tuple[int, int], torch.Tensor] = {}
+
+    def __call__(self, task: int, number: int) -> torch.Tensor:
+        block = self._block[number]
+        numbers = self._update.blocks[block]
+        if len(numbers) == 1:
+            return self._stepped(task, block, numbers)
+        if (task, number) not in self._vectors:
+            stepped = self._stepped(task, block, numbers)
+            parts = _apart(stepped, [self._parameters[n] for n in numbers])
+            self._vectors.update(((task, n), part) for n, part in zip(numbers, parts, strict=True))
+        return self._vectors[task, number]
+
+    def _stepped(self, task: int, block: int, numbers: list[int]) -> torch.Tensor:
+        value = _end_to_end([self._parameters[number] for number in numbers])
+        return self._update(block, value, partial(_gradient, self._recording, numbers, task))
+
+
+def _gradient(recording: Recording, numbers: list[int], task: int) -> torch.Tensor:
+    return _end_to_end([recording.gradient(number, task) for number in numbers])
+
+
+def _end_to_end(tensors: list[torch.Tensor]) -> torch.Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat([tensor.flatten() for tensor in tensors])
+
+
+def _apart(together: torch.Tensor, like: list[torch.Tensor]) -> list[torch.Tensor]:
+    if len(like) == 1:
+        return [together]
+    parts = together.split([tensor.numel() for tensor in like])
+    return [part.view_as(tensor) for part, tensor in zip(parts, like, strict=True)]
+
+
+class _Pass:
+    """Forward and backward passes of support sets."""
+
+    def __init__(
+        self,
+        model: Learner,
+        parameters: NamedParameters,
+        supports: Sequence[Batch],
+        max_loss_weight: float | None,
+        device: torch.device,
+    ) -> None:
+        self._model = model
+        self.parameters = parameters
+        self._supports = supports
+        self._max_loss_weight = max_loss_weight
+        self.generator = torch.Generator(device)
+
+    def first(self, chunk: list[int]) -> Iterator[tuple[list[int], Recording]]:
+        """The pass at the meta parameters: of all tasks of the chunk together, if the model allows it."""
+        try:
+            yield chunk, self._record(chunk, None)
+        except NotSeparableError:
+            yield from (([task], self._record([task], None)) for task in chunk)
+
+    def again(self, task: int, values: list[torch.Tensor]) -> Recording:
+        """The pass of one task at other values."""
+        return self._record([task], values)
+
+    def _record(self, tasks: list[int], values: Optional[list[torch.Tensor]]) -> Recording:
+        batches = [self._supports[task] for task in tasks]
+        return record(
+            lambda: self._model.losses(batches, self._max_loss_weight),
+            self.parameters,
+            [num_sentences(batch) for batch in batches],
+            values,
+            self.generator,
+        )[1]
+
+
+def _of_one_task(values: list[torch.Tensor], task: int, number: int) -> torch.Tensor:
+    return values[number]

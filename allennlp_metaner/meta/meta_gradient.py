@@ -1,6 +1,5 @@
 """The meta-gradient of a batch of tasks."""
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional
 
@@ -8,10 +7,14 @@ import torch
 from allennlp.common import Registrable
 from allennlp.common.checks import ConfigurationError
 
-from allennlp_metaner.meta.inner_loop import InnerLoop, Learner, gradients
-from allennlp_metaner.meta.parameters import NamedParameters, Snapshot
+from allennlp_metaner.meta.inner_loop import Adapted, InnerLoop, Learner, derived_seed
+from allennlp_metaner.meta.parameters import NamedParameters
+from allennlp_metaner.meta.recording import Recording, record
 
 REDUCTIONS = ("sum", "mean")
+
+TASKS_ADDED_UP = 32
+"""The gradients of so many queries are added up by one matrix product a layer. Until then their factors wait."""
 
 
 class MetaGradientOutput(NamedTuple):
@@ -19,12 +22,6 @@ class MetaGradientOutput(NamedTuple):
 
     loss: torch.Tensor
     gradient: list[torch.Tensor]
-
-
-def derived_seed(*parts: int) -> int:
-    """A random seed that depends on all `parts` and nothing else, so that any step can be repeated alone."""
-    digest = hashlib.sha256(",".join(map(str, parts)).encode()).digest()
-    return int.from_bytes(digest[:4], "little")
 
 
 class MetaGradient(Registrable):
@@ -98,25 +95,28 @@ class FirstOrderMaml(MetaGradient):
         seed: int,
         learning_rate_scale: float = 1.0,
     ) -> MetaGradientOutput:
-        tensors = [parameter for _, parameter in parameters]
-        total = [torch.zeros_like(tensor) for tensor in tensors]
-        losses = []
-        meta_parameters = Snapshot(tensors)
-        try:
-            for number, task in enumerate(tasks):
-                if number > 0:
-                    meta_parameters.restore()
-                torch.manual_seed(derived_seed(seed, number))
-                self._inner_loop.adapt(
-                    model, parameters, task["support"], learning_rate_scale=learning_rate_scale
-                )
-                with torch.enable_grad():
-                    loss = model.loss(**task["query"])
-                torch._foreach_add_(total, gradients(loss, parameters))
-                losses.append(loss.detach())
-        finally:
-            meta_parameters.restore()
-        loss = torch.stack(losses).sum()
+        total = [torch.zeros_like(parameter) for _, parameter in parameters]
+        losses: list[torch.Tensor] = []
+        for first in range(0, len(tasks), TASKS_ADDED_UP):
+            some = tasks[first : first + TASKS_ADDED_UP]
+
+            def query(adapted: Adapted, some: Sequence[dict[str, Any]] = some) -> Any:
+                batches = [some[task]["query"] for task in adapted.tasks]
+                values = [adapted.values(0, number) for number in range(len(parameters))]
+                return record(lambda: model.losses(batches), parameters, [1], values, adapted.generator)
+
+            results = self._inner_loop.map(
+                query,
+                model,
+                parameters,
+                [task["support"] for task in some],
+                learning_rate_scale=learning_rate_scale,
+                seed=derived_seed(seed, first),
+            )
+            losses += [loss for _, (loss, _) in results]
+            for number, gradient in enumerate(total):
+                gradient.add_(Recording.total([recording for _, (_, recording) in results], number))
+        loss = torch.cat(losses).sum()
         if self._reduction == "mean":
             loss = loss / len(tasks)
             torch._foreach_div_(total, len(tasks))

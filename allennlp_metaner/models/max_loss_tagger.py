@@ -1,5 +1,6 @@
 """The tagger: transformer, first-subword pooling, dropout, linear layer, softmax; mean and max loss."""
 
+from collections.abc import Sequence
 from typing import Any, Optional
 
 import torch
@@ -16,6 +17,7 @@ from allennlp_metaner.meta.adapter import Adapter
 from allennlp_metaner.models.decoding import Decoder
 from allennlp_metaner.models.freezing import freeze_bottom
 from allennlp_metaner.models.subword_labels import SubwordLabels
+from allennlp_metaner.nn.joined import joined
 from allennlp_metaner.nn.max_loss import REDUCTIONS, max_loss, token_losses
 from allennlp_metaner.nn.span_f1 import SpanF1
 
@@ -93,32 +95,32 @@ class MaxLossTagger(Model):
             freeze_bottom(text_field_embedder, frozen_layers)
         (initializer or InitializerApplicator())(self)
 
-    def loss(
-        self,
-        tokens: TextFieldTensors,
-        tags: torch.LongTensor,
-        metadata: list[dict[str, Any]] | None = None,
-        max_loss_weight: float | None = None,
+    def losses(
+        self, batches: Sequence[dict[str, Any]], max_loss_weight: float | None = None
     ) -> torch.Tensor:
         """
-        The loss of a batch of sentences; metrics are left alone.
+        The losses of several batches of sentences, from one pass through the encoder; metrics are left alone.
 
         # Parameters
 
-        tokens : `TextFieldTensors`
-        tags : `torch.LongTensor`
-            Shape `(num_sentences, num_words)`.
-        metadata : `list[dict[str, Any]]`, optional (default = `None`)
-            Not used; here so that a whole batch can be passed.
+        batches : `Sequence[dict[str, Any]]`
+            Each with the `tokens` and `tags` of [`forward`](#forward).
         max_loss_weight : `float`, optional (default = `None`)
             lambda of Eq. 13; `None` means the model's own.
 
         # Returns
 
         `torch.Tensor`
-            A scalar.
+            Shape `(num_batches,)`.
         """
-        return self._loss(self._logits(tokens), tokens, tags, max_loss_weight)
+        logits = self._logits(joined([batch["tokens"] for batch in batches]))
+        losses, row = [], 0
+        for batch in batches:
+            tokens, tags = batch["tokens"], batch["tags"]
+            rows = logits[row : row + len(tags)]
+            losses.append(self._loss(rows, tokens, tags, max_loss_weight))
+            row += len(tags)
+        return torch.stack(losses)
 
     def forward(
         self,
@@ -202,5 +204,6 @@ class MaxLossTagger(Model):
         mask: torch.Tensor = get_text_field_mask(tokens)
         if self._subword_labels is not None:
             tags, mask = self._subword_labels.targets(tokens, tags)
+        logits = logits[:, : tags.size(1)]
         weight = self.max_loss_weight if max_loss_weight is None else max_loss_weight
         return max_loss(token_losses(logits, tags, mask), mask, weight, self._loss_reduction)

@@ -7,6 +7,8 @@ import torch
 from allennlp.common.checks import ConfigurationError
 from allennlp.training.optimizers import Optimizer, ParameterGroupsType, make_parameter_groups
 
+from allennlp_metaner.meta.inner_update import Gradient, InnerUpdate, closed_form
+
 NOT_DECAYED = ("bias", "LayerNorm.weight", "LayerNorm.bias")
 
 
@@ -89,17 +91,42 @@ class BertAdam(Optimizer, torch.optim.Optimizer):
         means = [self.state[p]["exp_avg"] for p in parameters]
         squares = [self.state[p]["exp_avg_sq"] for p in parameters]
         gradients = [p.grad for p in parameters if p.grad is not None]
-        if group["max_grad_norm"] > 0:
-            norms = torch._foreach_norm(gradients)
-            factors = [(group["max_grad_norm"] / (norm + 1e-6)).clamp(max=1.0) for norm in norms]
-            gradients = list(torch._foreach_mul(gradients, factors))
-        beta1, beta2 = group["betas"]
-        torch._foreach_lerp_(means, gradients, 1 - beta1)
-        torch._foreach_mul_(squares, beta2)
-        torch._foreach_addcmul_(squares, gradients, gradients, 1 - beta2)
-        denominators = torch._foreach_sqrt(squares)
-        torch._foreach_add_(denominators, group["eps"])
-        updates = torch._foreach_div(means, denominators)
-        if group["weight_decay"] > 0:
-            torch._foreach_add_(updates, parameters, alpha=group["weight_decay"])
-        torch._foreach_add_(parameters, updates, alpha=-group["lr"])
+        _update(parameters, gradients, means, squares, group)
+
+
+def _update(
+    parameters: list[torch.Tensor],
+    gradients: list[torch.Tensor],
+    means: list[torch.Tensor],
+    squares: list[torch.Tensor],
+    group: dict[str, Any],
+) -> None:
+    if group["max_grad_norm"] > 0:
+        norms = torch._foreach_norm(gradients)
+        factors = [(group["max_grad_norm"] / (norm + 1e-6)).clamp(max=1.0) for norm in norms]
+        gradients = list(torch._foreach_mul(gradients, factors))
+    beta1, beta2 = group["betas"]
+    torch._foreach_lerp_(means, gradients, 1 - beta1)
+    torch._foreach_mul_(squares, beta2)
+    torch._foreach_addcmul_(squares, gradients, gradients, 1 - beta2)
+    denominators = torch._foreach_sqrt(squares)
+    torch._foreach_add_(denominators, group["eps"])
+    updates = torch._foreach_div(means, denominators)
+    if group["weight_decay"] > 0:
+        torch._foreach_add_(updates, parameters, alpha=group["weight_decay"])
+    torch._foreach_add_(parameters, updates, alpha=-group["lr"])
+
+
+@closed_form(BertAdam)
+class BertAdamUpdate(InnerUpdate):
+    """BertAdam for the inner loop: with moments of one parameter at a time."""
+
+    def _step(
+        self, block: int, value: torch.Tensor, gradient: Gradient, out: torch.Tensor, last: bool
+    ) -> None:
+        if out is not value:
+            out.copy_(value)
+        mean, square = self._state.pop(block, None) or (torch.zeros_like(value), torch.zeros_like(value))
+        _update([out], [gradient()], [mean], [square], self._options(block))
+        if not last:
+            self._state[block] = mean, square

@@ -1,0 +1,219 @@
+"""The update of an inner optimiser, whose state is fresh for every task, a parameter at a time."""
+
+from collections.abc import Callable
+from typing import Any, Optional, TypeVar
+
+import torch
+
+from allennlp_metaner.meta.parameters import NamedParameters
+
+Gradient = Callable[[], torch.Tensor]
+U = TypeVar("U", bound="type[InnerUpdate]")
+
+
+class InnerUpdate:
+    """
+    Updates one parameter after the other, each as soon as its gradient is known and while it is in the CPU's
+    cache. No task needs all of its gradients, or a snapshot to go back to, in memory.
+
+    This class serves any PyTorch optimiser. Its subclasses know the first step of one optimiser from a fresh
+    state in closed form, so that it needs no state at all; see [`inner_update`](#inner_update).
+
+    A block of parameters is one matrix, or, where the optimiser looks at every element alone, all vectors with
+    the same options in one.
+
+    # Parameters
+
+    optimizer : `torch.optim.Optimizer`
+        Its learning rates and other options are used. It is used up: nothing else can step with it.
+    parameters : `NamedParameters`
+        The parameters that it was made for. They are never changed.
+    """
+
+    elementwise = False
+    """Whether the update of an element depends on no other element of its parameter."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, parameters: NamedParameters) -> None:
+        groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+        self._groups: list[dict[str, Any]] = [groups[id(parameter)] for _, parameter in parameters]
+        vectors: dict[int, list[int]] = {}
+        self.blocks: list[list[int]] = []
+        for number, (_, parameter) in enumerate(parameters):
+            if self.elementwise and parameter.dim() <= 1:
+                vectors.setdefault(id(self._groups[number]), []).append(number)
+            else:
+                self.blocks.append([number])
+        self.blocks += vectors.values()
+        self._optimizer = optimizer
+        self._unscaled = [group["lr"] for group in optimizer.param_groups]
+        self._state: dict[int, Any] = {}
+        stand_ins = {id(p): torch.nn.Parameter(torch.empty(0)) for _, p in parameters}
+        self._stand_ins = [stand_ins[id(parameter)] for _, parameter in parameters]
+        for group in optimizer.param_groups:
+            group["params"] = [stand_ins[id(parameter)] for parameter in group["params"]]
+
+    def begin(self, learning_rate_scale: float) -> None:
+        """
+        Start with the next task.
+
+        # Parameters
+
+        learning_rate_scale : `float`
+            A factor on the learning rate, for warm-up and decay.
+        """
+        self._state.clear()
+        self._optimizer.state.clear()
+        for group, unscaled in zip(self._optimizer.param_groups, self._unscaled, strict=True):
+            group["lr"] = unscaled * learning_rate_scale
+
+    def __call__(
+        self,
+        block: int,
+        value: torch.Tensor,
+        gradient: Gradient,
+        out: Optional[torch.Tensor] = None,
+        last: bool = True,
+    ) -> torch.Tensor:
+        """
+        One step of one block of parameters.
+
+        # Parameters
+
+        block : `int`
+            Its number in `blocks`, the list of the numbers of each block's parameters.
+        value : `torch.Tensor`
+            Its value before the step: a parameter's, or the vectors of the block end to end.
+        gradient : `Callable[[], torch.Tensor]`
+            Computes the gradient. May be called again at the next step, which is faster than it was to keep
+            the result in memory.
+        out : `torch.Tensor`, optional (default = `None`)
+            Where the value after the step goes; may be `value`. `None` makes a new tensor.
+        last : `bool`, optional (default = `True`)
+            Whether the block makes no more steps, so that no state has to be kept.
+
+        # Returns
+
+        `torch.Tensor`
+        """
+        if out is None:
+            out = torch.empty_like(value)
+        with torch.no_grad():
+            self._step(block, value, gradient, out, last)
+        return out
+
+    def _options(self, block: int) -> dict[str, Any]:
+        return self._groups[self.blocks[block][0]]
+
+    def _step(
+        self, block: int, value: torch.Tensor, gradient: Gradient, out: torch.Tensor, last: bool
+    ) -> None:
+        if out is not value:
+            out.copy_(value)
+        stand_in = self._stand_ins[self.blocks[block][0]]
+        stand_in.data, stand_in.grad = out, gradient()
+        # The optimiser passes over all the others, since they have no gradient.
+        self._optimizer.step()
+        stand_in.data, stand_in.grad = torch.empty(0), None
+        if last:
+            self._optimizer.state.pop(stand_in, None)
+
+
+_CLOSED_FORMS: list[tuple[type[torch.optim.Optimizer], type[InnerUpdate]]] = []
+
+
+def closed_form(optimizer: type[torch.optim.Optimizer]) -> Callable[[U], U]:
+    """A decorator for subclasses of [`InnerUpdate`](#innerupdate) that serve `optimizer`."""
+
+    def register(cls: U) -> U:
+        _CLOSED_FORMS.append((optimizer, cls))
+        return cls
+
+    return register
+
+
+def inner_update(optimizer: torch.optim.Optimizer, parameters: NamedParameters) -> InnerUpdate:
+    """
+    The fastest [`InnerUpdate`](#innerupdate) there is for `optimizer`: Adam, AdamW, BertAdam and plain SGD have
+    one of their own.
+    """
+    for kind, update in _CLOSED_FORMS:
+        if isinstance(optimizer, kind) and not any(map(_has_extras, optimizer.param_groups)):
+            return update(optimizer, parameters)
+    return InnerUpdate(optimizer, parameters)
+
+
+EXTRAS = ("amsgrad", "maximize", "momentum", "differentiable")
+"""Options of PyTorch's optimisers that the closed forms leave out."""
+
+
+def _has_extras(group: dict[str, Any]) -> bool:
+    return any(group.get(option) for option in EXTRAS)
+
+
+@closed_form(torch.optim.SGD)
+class SgdUpdate(InnerUpdate):
+    """Gradient descent without momentum."""
+
+    elementwise = True
+
+    def _step(
+        self, block: int, value: torch.Tensor, gradient: Gradient, out: torch.Tensor, last: bool
+    ) -> None:
+        group = self._options(block)
+        found = gradient()
+        if group["weight_decay"]:
+            found = found.add(value, alpha=group["weight_decay"])
+        torch.add(value, found, alpha=-group["lr"], out=out)
+
+
+@closed_form(torch.optim.Adam)
+class AdamUpdate(InnerUpdate):
+    """
+    Adam and AdamW. From a fresh state, the first step with gradient g is lr * g / (|g| + eps): what Adam keeps,
+    parts of g and its square, is undone by the bias correction. At the second step the first gradient is
+    computed again; only a third one needs the moments in memory.
+    """
+
+    elementwise = True
+
+    def _step(
+        self, block: int, value: torch.Tensor, gradient: Gradient, out: torch.Tensor, last: bool
+    ) -> None:
+        group, state = self._options(block), self._state.pop(block, None)
+        beta1, beta2 = group["betas"]
+        found = gradient()
+        if group["weight_decay"]:
+            if group.get("decoupled_weight_decay"):
+                value = torch.mul(value, 1 - group["lr"] * group["weight_decay"], out=out)
+            else:
+                found = found.add(value, alpha=group["weight_decay"])
+        if state is None:
+            denominator = found.abs().add_(group["eps"])
+            torch.addcdiv(value, found, denominator, value=-group["lr"], out=out)
+            if not last:
+                self._state[block] = gradient
+            return
+        if callable(state):
+            first = state()
+            state = torch.ones((), device=first.device), first * (1 - beta1), first.square_().mul_(1 - beta2)
+        step, mean, square = state
+        if out is not value:
+            out.copy_(value)
+        step += 1
+        torch._fused_adam_(
+            [out],
+            [found],
+            [mean],
+            [square],
+            [],
+            [step],
+            lr=group["lr"],
+            beta1=beta1,
+            beta2=beta2,
+            weight_decay=0.0,
+            eps=group["eps"],
+            amsgrad=False,
+            maximize=False,
+        )
+        if not last:
+            self._state[block] = step, mean, square

@@ -1,0 +1,49 @@
+"""Batches joined to one."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+
+def joined(batches: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """
+    One batch of all sentences of several, in their order, padded with zeros to the longest.
+
+    # Parameters
+
+    batches : `Sequence[dict[str, Any]]`
+        As AllenNLP's data loaders make them, all with the same keys: tensors of shape `(num_sentences, length,
+        ...)`, lists with an entry a sentence, and dictionaries of these.
+
+    # Returns
+
+    `dict[str, Any]`
+    """
+    if len(batches) == 1:
+        return batches[0]
+    return {key: _joined([batch[key] for batch in batches]) for key in batches[0]}
+
+
+def _joined(values: list[Any]) -> Any:
+    if isinstance(values[0], dict):
+        return joined(values)
+    if isinstance(values[0], torch.Tensor):
+        return pad_sequence([row for value in values for row in value], batch_first=True)
+    return [entry for value in values for entry in value]
+
+
+def longest(batch: dict[str, Any]) -> int:
+    """The length of the longest sentence of a batch, in subwords: the widest of its tensors."""
+    return max(
+        longest(value) if isinstance(value, dict) else value.size(1)
+        for value in batch.values()
+        if isinstance(value, dict) or (isinstance(value, torch.Tensor) and value.dim() > 1)
+    )
+
+
+def num_sentences(batch: dict[str, Any]) -> int:
+    """The number of sentences of a batch."""
+    first = next(iter(batch.values()))
+    return num_sentences(first) if isinstance(first, dict) else len(first)

@@ -1,0 +1,62 @@
+"""The matrix products of linear layers, in the library that is fast on the CPU at hand."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any, Optional
+
+import torch
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+
+@cache
+def prefers_onednn() -> bool:
+    """
+    Whether float32 products go to oneDNN instead of PyTorch's BLAS, which is MKL where PyTorch comes from the
+    package index. MKL holds AVX-512 back on other vendors' CPUs: on an AMD Zen 5 it reaches 100 GFLOP/s a core,
+    oneDNN 240.
+    """
+    if not torch.backends.mkl.is_available() or not torch.backends.mkldnn.is_available():
+        return False
+    cpuinfo = Path("/proc/cpuinfo")
+    return (
+        torch.backends.cpu.get_cpu_capability() == "AVX512"
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and cpuinfo.exists()
+        and "AuthenticAMD" in cpuinfo.read_text()
+    )
+
+
+def linear(
+    inputs: torch.Tensor, weight: torch.Tensor, bias: Optional[torch.Tensor] = None
+) -> torch.Tensor:
+    """
+    `inputs` times the transpose of `weight`, plus `bias`. Not differentiable. Any of the matrices may be the
+    transpose of another, at no cost.
+
+    # Parameters
+
+    inputs : `torch.Tensor`
+        Shape `(..., in)`.
+    weight : `torch.Tensor`
+        Shape `(out, in)`.
+    bias : `torch.Tensor`, optional (default = `None`)
+        Shape `(out,)`.
+
+    # Returns
+
+    `torch.Tensor`
+        Shape `(..., out)`.
+    """
+    if inputs.dtype == weight.dtype == torch.float32 and inputs.device.type == "cpu" and prefers_onednn():
+        return torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "none", [], "")
+    return functional.linear(inputs, weight, bias)
+
+
+class FastLinear(TorchFunctionMode):
+    """A context in which every linear layer runs through [`linear`](#linear). For use without gradients."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is functional.linear and not torch.is_grad_enabled():
+            return linear(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
