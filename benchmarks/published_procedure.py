@@ -1,9 +1,9 @@
 """
 The procedure of the authors' published code, as the yardstick of all speed figures.
 
-Re-implemented from its description, with PyTorch as it comes: every sentence is padded to 128 subwords, every task
-goes through the encoder alone, the optimiser works on one parameter tensor after the other, and parameters are
-copied through state dictionaries.
+Re-implemented from its description, with PyTorch as it comes: every sentence is padded to 128 subwords, every
+task goes through the encoder alone, the optimiser works on one parameter tensor after the other, and parameters
+are copied through state dictionaries.
 """
 
 from collections.abc import Sequence
@@ -132,12 +132,13 @@ def meta_gradient(
 
 
 def adapt_and_label(model: Tagger, tasks: Sequence[PublishedTask], lr: float = 1e-5) -> list[torch.Tensor]:
-    """The logits of each query after one step on its support set, dropout off, lambda = 0."""
-    model.eval()
+    """The logits of each query after one step on its support set with dropout on, lambda = 0."""
     start = _copied(model)
     found = []
     for query, support in tasks:
+        model.train()
         inner_steps(model, model.batch(support), lr, 1, max_loss_weight=0.0)
+        model.eval()
         with torch.no_grad():
             found.append(model.logits(model.batch([query])))
         model.load_state_dict(start, strict=False)

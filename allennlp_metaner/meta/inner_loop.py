@@ -28,7 +28,7 @@ class Learner(Protocol):
     """What the inner loop asks of a model: losses that leave the model's metrics alone."""
 
     def losses(self, batches: Sequence[Batch], max_loss_weight: float | None = None) -> torch.Tensor:
-        """The training loss of each of several batches; `max_loss_weight` overrides the own lambda (Eq. 13)."""
+        """The training loss of each batch; `max_loss_weight` overrides the own lambda (Eq. 13)."""
         ...
 
 
@@ -129,9 +129,9 @@ class InnerLoop(FromParams):
         supports : `Sequence[Batch]`
             The batches of support sentences, one a task.
         queries : `Sequence[Batch]`, optional (default = `None`)
-            If given, and if the inner loop is a single step, `use` gets many tasks with queries of like length
-            at once, for one forward pass; a layer's adapted values then exist only while they are needed.
-            Otherwise it gets one task at a time.
+            If given, and if the inner loop is a single step, `use` gets many tasks with queries of like
+            length at once, for one forward pass; a layer's adapted values then exist only while they are
+            needed. Otherwise it gets one task at a time.
         max_loss_weight : `float`, optional (default = `None`)
             lambda of Eq. 13; `None` means the model's own.
         learning_rate_scale : `float`, optional (default = `1.0`)

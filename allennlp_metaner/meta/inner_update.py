@@ -19,8 +19,8 @@ class InnerUpdate:
     This class serves any PyTorch optimiser. Its subclasses know the first step of one optimiser from a fresh
     state in closed form, so that it needs no state at all; see [`inner_update`](#inner_update).
 
-    A block of parameters is one matrix, or, where the optimiser looks at every element alone, all vectors with
-    the same options in one.
+    A block of parameters is one matrix, or, where the optimiser looks at every element alone, all vectors
+    with the same options in one.
 
     # Parameters
 
@@ -84,7 +84,7 @@ class InnerUpdate:
         value : `torch.Tensor`
             Its value before the step: a parameter's, or the vectors of the block end to end.
         gradient : `Callable[[], torch.Tensor]`
-            Computes the gradient. May be called again at the next step, which is faster than it was to keep
+            Computes the gradient. May be called again at the next step, which takes no longer than to keep
             the result in memory.
         out : `torch.Tensor`, optional (default = `None`)
             Where the value after the step goes; may be `value`. `None` makes a new tensor.
@@ -133,8 +133,8 @@ def closed_form(optimizer: type[torch.optim.Optimizer]) -> Callable[[U], U]:
 
 def inner_update(optimizer: torch.optim.Optimizer, parameters: NamedParameters) -> InnerUpdate:
     """
-    The fastest [`InnerUpdate`](#innerupdate) there is for `optimizer`: Adam, AdamW, BertAdam and plain SGD have
-    one of their own.
+    The fastest [`InnerUpdate`](#innerupdate) there is for `optimizer`: Adam, AdamW, BertAdam and plain SGD
+    have one of their own.
     """
     for kind, update in _CLOSED_FORMS:
         if isinstance(optimizer, kind) and not any(map(_has_extras, optimizer.param_groups)):
@@ -169,9 +169,9 @@ class SgdUpdate(InnerUpdate):
 @closed_form(torch.optim.Adam)
 class AdamUpdate(InnerUpdate):
     """
-    Adam and AdamW. From a fresh state, the first step with gradient g is lr * g / (|g| + eps): what Adam keeps,
-    parts of g and its square, is undone by the bias correction. At the second step the first gradient is
-    computed again; only a third one needs the moments in memory.
+    Adam and AdamW. From a fresh state, the first step with gradient g is lr * g / (|g| + eps): what Adam
+    keeps, parts of g and its square, is undone by the bias correction. At the second step the first gradient
+    is computed again; only a third one needs the moments in memory.
     """
 
     elementwise = True

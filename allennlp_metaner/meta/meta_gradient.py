@@ -14,7 +14,7 @@ from allennlp_metaner.meta.recording import Recording, record
 REDUCTIONS = ("sum", "mean")
 
 TASKS_ADDED_UP = 32
-"""The gradients of so many queries are added up by one matrix product a layer. Until then their factors wait."""
+"""The gradients of so many queries are added up by one matrix product a layer."""
 
 
 class MetaGradientOutput(NamedTuple):

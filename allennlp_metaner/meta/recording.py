@@ -3,9 +3,9 @@ One forward and backward pass for many tasks: with other values than the model's
 gradient for every task.
 
 The gradient of a layer's weights is a product of two matrices, the layer's inputs and the gradient of its
-outputs, with a row for each token. A `Recording` keeps the two, instead of their product. So sentences of many
-tasks can share a pass, as long as all start from the same parameters, and every task's own gradient, or the sum
-over tasks, is computed from its rows when it is needed, a layer at a time.
+outputs, with a row for each token. A `Recording` keeps the two instead of their product. So the sentences of
+many tasks can share a pass, as long as all start from the same parameters. Every task's own gradient, or the
+sum over tasks, is then computed from its rows when it is needed, a layer at a time.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -31,8 +31,8 @@ class NotSeparableError(Exception):
 
 class _Use(NamedTuple):
     """
-    One use of a parameter in a forward pass. Shapes: `(num_sentences, ..., size)`; the gradient is `product` of
-    the two with all but the last dimension flattened.
+    One use of a parameter in a forward pass. Shapes: `(num_sentences, ..., size)`; the gradient is `product`
+    of the two with all but the last dimension flattened.
     """
 
     product: Callable[[Optional[torch.Tensor], torch.Tensor], torch.Tensor]
@@ -144,7 +144,8 @@ def record(
     generator: Optional[torch.Generator] = None,
 ) -> tuple[torch.Tensor, Recording]:
     """
-    The losses of one or several tasks and what their gradients are made of. No parameter and no `grad` changes.
+    The losses of one or several tasks, and what their gradients are made of. No parameter changes, and no
+    `grad`.
 
     # Parameters
 
@@ -223,9 +224,9 @@ class _Replacing(TorchFunctionMode):
         if func is functional.layer_norm:
             return self._layer_norm(*args, **kwargs)
         if func is functional.dropout:
-            return dropout(*args, **kwargs, generator=self._generator)
+            return dropout(*args, **{**kwargs, "generator": self._generator})
         if func is functional.scaled_dot_product_attention and kwargs.get("dropout_p"):
-            return attention(*args, **kwargs, generator=self._generator)
+            return attention(*args, **{**kwargs, "generator": self._generator})
         return func(*map(self._replaced, args), **{key: self._replaced(arg) for key, arg in kwargs.items()})
 
     def _replaced(self, arg: Any) -> Any:

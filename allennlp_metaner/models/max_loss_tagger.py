@@ -95,9 +95,7 @@ class MaxLossTagger(Model):
             freeze_bottom(text_field_embedder, frozen_layers)
         (initializer or InitializerApplicator())(self)
 
-    def losses(
-        self, batches: Sequence[dict[str, Any]], max_loss_weight: float | None = None
-    ) -> torch.Tensor:
+    def losses(self, batches: Sequence[dict[str, Any]], max_loss_weight: float | None = None) -> torch.Tensor:
         """
         The losses of several batches of sentences, from one pass through the encoder; metrics are left alone.
 

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 BITS = 16
-"""Random bits an element. A probability is rounded to a multiple of 2^-16; the scale is exact for the rounded one."""
+"""Random bits an element. Probabilities are rounded to multiples of 2^-16."""
 
 
 def dropout(

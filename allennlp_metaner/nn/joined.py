@@ -14,8 +14,8 @@ def joined(batches: Sequence[dict[str, Any]]) -> dict[str, Any]:
     # Parameters
 
     batches : `Sequence[dict[str, Any]]`
-        As AllenNLP's data loaders make them, all with the same keys: tensors of shape `(num_sentences, length,
-        ...)`, lists with an entry a sentence, and dictionaries of these.
+        As AllenNLP's data loaders make them, all with the same keys: tensors of shape
+        `(num_sentences, length, ...)`, lists with an entry a sentence, and dictionaries of these.
 
     # Returns
 

@@ -12,9 +12,8 @@ from torch.overrides import TorchFunctionMode
 @cache
 def prefers_onednn() -> bool:
     """
-    Whether float32 products go to oneDNN instead of PyTorch's BLAS, which is MKL where PyTorch comes from the
-    package index. MKL holds AVX-512 back on other vendors' CPUs: on an AMD Zen 5 it reaches 100 GFLOP/s a core,
-    oneDNN 240.
+    Whether float32 products go to oneDNN instead of PyTorch's BLAS, which mostly is MKL. On CPUs of other
+    vendors, MKL does not use AVX-512: on an AMD Zen 5 it reaches 100 GFLOP/s a core, and oneDNN 240.
     """
     if not torch.backends.mkl.is_available() or not torch.backends.mkldnn.is_available():
         return False
@@ -27,9 +26,7 @@ def prefers_onednn() -> bool:
     )
 
 
-def linear(
-    inputs: torch.Tensor, weight: torch.Tensor, bias: Optional[torch.Tensor] = None
-) -> torch.Tensor:
+def linear(inputs: torch.Tensor, weight: torch.Tensor, bias: Optional[torch.Tensor] = None) -> torch.Tensor:
     """
     `inputs` times the transpose of `weight`, plus `bias`. Not differentiable. Any of the matrices may be the
     transpose of another, at no cost.
