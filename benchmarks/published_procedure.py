@@ -2,8 +2,8 @@
 The procedure of the authors' published code, as the yardstick of all speed figures.
 
 Re-implemented from its description, with PyTorch as it comes: every sentence is padded to 128 subwords, every
-task goes through the encoder alone, the optimiser works on one parameter tensor after the other, and parameters
-are copied through state dictionaries.
+task goes through the encoder alone, the optimiser works on one parameter tensor after the other, and the
+parameters are copied through state dictionaries.
 """
 
 from collections.abc import Sequence

@@ -1,5 +1,6 @@
 """Words to subwords, with the copy of the tokenizer that travels in an archive."""
 
+from itertools import accumulate, chain, pairwise
 from typing import Any, Optional
 
 from allennlp.data.token_indexers import PretrainedTransformerMismatchedIndexer, TokenIndexer
@@ -55,18 +56,17 @@ class WordTransformerIndexer(PretrainedTransformerMismatchedIndexer):
         self._end_ids = [token.text_id for token in tokenizer.single_sequence_end_tokens]
 
     def tokens_to_indices(self, tokens: list[Token], vocabulary: Vocabulary) -> IndexedTokenList:
-        words = [token.ensure_text() for token in tokens]
-        self._remember(words)
-        token_ids = list(self._start_ids)
-        offsets = []
-        for word in words:
-            subwords = self._subwords[word]
-            offsets.append((len(token_ids), len(token_ids) + len(subwords) - 1))
-            token_ids += subwords
-        token_ids += self._end_ids
+        try:
+            subwords = [self._subwords[token.text] for token in tokens]  # type: ignore[index]
+        except KeyError:
+            self._remember([token.ensure_text() for token in tokens])
+            subwords = [self._subwords[token.ensure_text()] for token in tokens]
+        token_ids = [*self._start_ids, *chain.from_iterable(subwords), *self._end_ids]
+        first = list(accumulate(map(len, subwords), initial=len(self._start_ids)))
+        offsets = [(start, end - 1) for start, end in pairwise(first)]
         return {
             "token_ids": token_ids,
-            "mask": [True] * len(words),
+            "mask": [True] * len(offsets),
             "type_ids": [0] * len(token_ids),
             "offsets": offsets,
             "wordpiece_mask": [True] * len(token_ids),
@@ -75,8 +75,16 @@ class WordTransformerIndexer(PretrainedTransformerMismatchedIndexer):
     def _remember(self, words: list[str]) -> None:
         unseen = [word for word in dict.fromkeys(words) if word not in self._subwords]
         if unseen:
-            encoded = self._tokenizer(unseen, add_special_tokens=False)["input_ids"]
-            for word, subwords in zip(unseen, encoded, strict=True):
+            for word, subwords in zip(unseen, self._encoded(unseen), strict=True):
                 if subwords[:1] == self._word_start and word[0].isalpha() and CHINESE_OR_KANA.match(word):
                     subwords = subwords[1:]
                 self._subwords[word] = subwords or [self._tokenizer.unk_token_id]
+
+    def _encoded(self, words: list[str]) -> list[list[int]]:
+        if not self._tokenizer.is_fast:
+            return self._tokenizer(words, add_special_tokens=False)["input_ids"]
+        # What `transformers` does around this takes most of the time where words are few.
+        backend = self._tokenizer.backend_tokenizer
+        backend.no_truncation()
+        backend.no_padding()
+        return [encoding.ids for encoding in backend.encode_batch(words, add_special_tokens=False)]

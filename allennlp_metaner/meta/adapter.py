@@ -89,7 +89,8 @@ class Adapter(FromParams):
         def label(adapted: Adapted) -> list[dict[str, Any]]:
             if self._dropout:
                 model.eval()
-            return _label(model, parameters, [queries[task] for task in adapted.tasks], adapted.values)
+            own = [queries[task] for task in adapted.tasks]
+            return _label(model, parameters, own, adapted.values)
 
         model.train(self._dropout)
         results = self._inner_loop.map(
@@ -98,7 +99,7 @@ class Adapter(FromParams):
             parameters,
             [task["support"] for task in tasks],
             queries,
-            self._max_loss_weight,
+            max_loss_weight=self._max_loss_weight,
         )
         outputs: list[dict[str, Any]] = [{}] * len(tasks)
         for numbers, labelled in results:

@@ -16,12 +16,13 @@ from allennlp_metaner.meta.inner_update import InnerUpdate, inner_update
 from allennlp_metaner.meta.parameters import NamedParameters
 from allennlp_metaner.meta.recording import NotSeparableError, Recording, Values, record
 from allennlp_metaner.nn.joined import longest, num_sentences
+from allennlp_metaner.nn.linear import FastLinear
 
 R = TypeVar("R")
 Batch = dict[str, Any]
 
 MAX_WORKERS = 3
-"""Each needs memory for a copy of the trainable parameters."""
+"""Each needs memory for a copy of the trainable parameters. Up to two may have another one, for gradients."""
 
 
 class Learner(Protocol):
@@ -29,6 +30,10 @@ class Learner(Protocol):
 
     def losses(self, batches: Sequence[Batch], max_loss_weight: float | None = None) -> torch.Tensor:
         """The training loss of each batch; `max_loss_weight` overrides the own lambda (Eq. 13)."""
+        ...
+
+    def prepared(self, batches: Sequence[Batch]) -> Sequence[Batch]:
+        """The batches, with whatever can be computed of them without the trainable parameters."""
         ...
 
 
@@ -50,11 +55,14 @@ class Adapted(NamedTuple):
         The adapted values of their parameters; counts the tasks in this list.
     generator : `torch.Generator`
         For the random numbers of what comes next.
+    queries : `Sequence[Batch]`
+        The queries of the tasks, prepared where they come one by one.
     """
 
     tasks: list[int]
     values: Values
     generator: torch.Generator
+    queries: Sequence[Batch] = ()
 
 
 class InnerLoop(FromParams):
@@ -112,6 +120,7 @@ class InnerLoop(FromParams):
         parameters: NamedParameters,
         supports: Sequence[Batch],
         queries: Optional[Sequence[Batch]] = None,
+        together: bool = True,
         max_loss_weight: float | None = None,
         learning_rate_scale: float = 1.0,
         seed: int = 0,
@@ -129,9 +138,11 @@ class InnerLoop(FromParams):
         supports : `Sequence[Batch]`
             The batches of support sentences, one a task.
         queries : `Sequence[Batch]`, optional (default = `None`)
-            If given, and if the inner loop is a single step, `use` gets many tasks with queries of like
-            length at once, for one forward pass; a layer's adapted values then exist only while they are
-            needed. Otherwise it gets one task at a time.
+            What `use` will run at the adapted parameters.
+        together : `bool`, optional (default = `True`)
+            If true, if there are queries, and if the inner loop is a single step, `use` gets many tasks with
+            queries of like length at once, for one forward pass; a layer's adapted values then exist only
+            while they are needed. Otherwise it gets one task at a time.
         max_loss_weight : `float`, optional (default = `None`)
             lambda of Eq. 13; `None` means the model's own.
         learning_rate_scale : `float`, optional (default = `1.0`)
@@ -153,15 +164,18 @@ class InnerLoop(FromParams):
         def work(chunk: list[int]) -> list[tuple[list[int], R]]:
             worker = idle.get()
             try:
-                pass_ = _Pass(model, parameters, supports, max_loss_weight, parameters[0][1].device)
+                pass_ = _Pass(model, parameters, supports, max_loss_weight)
                 pass_.generator.manual_seed(derived_seed(seed, chunk[0]))
                 worker.update.begin(learning_rate_scale)
-                adapted = self._together if queries and self.num_steps == 1 else self._one_by_one
-                return [(each.tasks, use(each)) for each in adapted(worker, pass_, chunk)]
+                if queries and together and self.num_steps == 1:
+                    found = self._together(worker, pass_, chunk, queries)
+                else:
+                    found = self._one_by_one(worker, pass_, chunk, None if together else queries)
+                return [(adapted.tasks, use(adapted)) for adapted in found]
             finally:
                 idle.put(worker)
 
-        chunks = self._chunks(supports, queries or supports)
+        chunks = self._chunks(supports, queries if queries and together else supports)
         if num_workers == 1:
             return [result for chunk in chunks for result in work(chunk)]
         total_threads = torch.get_num_threads()
@@ -171,18 +185,26 @@ class InnerLoop(FromParams):
         finally:
             torch.set_num_threads(total_threads)
 
-    def _one_by_one(self, worker: "_Worker", pass_: "_Pass", chunk: list[int]) -> Iterator[Adapted]:
+    def _one_by_one(
+        self, worker: "_Worker", pass_: "_Pass", chunk: list[int], queries: Optional[Sequence[Batch]]
+    ) -> Iterator[Adapted]:
         for tasks, first in pass_.first(chunk):
+            again, prepared = pass_.prepared(tasks, self.num_steps - 1, queries)
             for position, task in enumerate(tasks):
                 values = [parameter.detach() for _, parameter in pass_.parameters]
                 worker.step(values, first, position, last=self.num_steps == 1)
                 for step in range(2, self.num_steps + 1):
-                    worker.step(values, pass_.again(task, values), 0, last=step == self.num_steps)
-                yield Adapted([task], partial(_of_one_task, values), pass_.generator)
+                    recording = pass_.record([again[step - 2][position]], values)
+                    worker.step(values, recording, 0, last=step == self.num_steps)
+                own_query = prepared[position : position + 1]
+                yield Adapted([task], partial(_of_one_task, values), pass_.generator, own_query)
 
-    def _together(self, worker: "_Worker", pass_: "_Pass", chunk: list[int]) -> Iterator[Adapted]:
+    def _together(
+        self, worker: "_Worker", pass_: "_Pass", chunk: list[int], queries: Sequence[Batch]
+    ) -> Iterator[Adapted]:
         for tasks, first in pass_.first(chunk):
-            yield Adapted(tasks, _Stepped(worker.update, pass_.parameters, first), pass_.generator)
+            values = _Stepped(worker.update, pass_.parameters, first)
+            yield Adapted(tasks, values, pass_.generator, [queries[task] for task in tasks])
 
     def _chunks(self, supports: Sequence[Batch], others: Sequence[Batch]) -> list[list[int]]:
         """Tasks of like length, the longest first, since a long chunk at the end would keep all waiting."""
@@ -213,11 +235,12 @@ class InnerLoop(FromParams):
         task. So they are kept.
         """
         tensors = [parameter for _, parameter in parameters]
-        if list(map(id, tensors)) != list(map(id, self._made_for)):
+        if list(map(id, tensors)) != list(map(id, self._made_for)) or len(self._workers) != num_workers:
             self._made_for, self._workers = tensors, []
         while len(self._workers) < num_workers:
             optimizer = self._optimizer.construct(model_parameters=parameters)
-            self._workers.append(_Worker(inner_update(optimizer, parameters)))
+            update = inner_update(optimizer, parameters, keeps_gradients=num_workers < MAX_WORKERS)
+            self._workers.append(_Worker(update))
 
 
 class _Worker:
@@ -233,6 +256,9 @@ class _Worker:
             value = _end_to_end([values[number] for number in numbers])
             if len(self._buffers) == block:
                 self._buffers.append(torch.empty_like(value))
+            elif (self._buffers[block].dtype, self._buffers[block].device) != (value.dtype, value.device):
+                # The model has moved since.
+                self._buffers[block] = torch.empty_like(value)
             gradient = partial(_gradient, recording, numbers, task)
             stepped = self.update(block, value, gradient, self._buffers[block], last)
             for number, part in zip(numbers, _apart(stepped, [values[n] for n in numbers]), strict=True):
@@ -281,7 +307,7 @@ def _apart(together: torch.Tensor, like: list[torch.Tensor]) -> list[torch.Tenso
 
 
 class _Pass:
-    """Forward and backward passes of support sets."""
+    """Passes of the support sets of a chunk, one after the other."""
 
     def __init__(
         self,
@@ -289,27 +315,39 @@ class _Pass:
         parameters: NamedParameters,
         supports: Sequence[Batch],
         max_loss_weight: float | None,
-        device: torch.device,
     ) -> None:
         self._model = model
         self.parameters = parameters
         self._supports = supports
         self._max_loss_weight = max_loss_weight
-        self.generator = torch.Generator(device)
+        self.generator = torch.Generator(parameters[0][1].device)
 
     def first(self, chunk: list[int]) -> Iterator[tuple[list[int], Recording]]:
         """The pass at the meta parameters: of all tasks of the chunk together, if the model allows it."""
+        supports = [self._supports[task] for task in chunk]
         try:
-            yield chunk, self._record(chunk, None)
+            together = self.record(supports, None)
         except NotSeparableError:
-            yield from (([task], self._record([task], None)) for task in chunk)
+            for task, support in zip(chunk, supports, strict=True):
+                yield [task], self.record([support], None)
+        else:
+            yield chunk, together
 
-    def again(self, task: int, values: list[torch.Tensor]) -> Recording:
-        """The pass of one task at other values."""
-        return self._record([task], values)
+    def prepared(
+        self, tasks: list[int], num_copies: int, queries: Optional[Sequence[Batch]]
+    ) -> tuple[list[list[Batch]], list[Batch]]:
+        """For the passes to come: the support sets, prepared for each step on its own, and the queries."""
+        supports = [self._supports[task] for task in tasks]
+        own_queries = [queries[task] for task in tasks] if queries else []
+        batches = supports * num_copies + own_queries
+        if batches:
+            with FastLinear(self.generator):
+                batches = list(self._model.prepared(batches))
+        of_steps = [batches[n * len(tasks) : (n + 1) * len(tasks)] for n in range(num_copies)]
+        return of_steps, batches[num_copies * len(tasks) :]
 
-    def _record(self, tasks: list[int], values: Optional[list[torch.Tensor]]) -> Recording:
-        batches = [self._supports[task] for task in tasks]
+    def record(self, batches: list[Batch], values: Optional[list[torch.Tensor]]) -> Recording:
+        """A pass of some support sets."""
         return record(
             lambda: self._model.losses(batches, self._max_loss_weight),
             self.parameters,

@@ -28,12 +28,20 @@ class InnerUpdate:
         Its learning rates and other options are used. It is used up: nothing else can step with it.
     parameters : `NamedParameters`
         The parameters that it was made for. They are never changed.
+    keeps_gradients : `bool`, optional (default = `False`)
+        Whether the first gradients may stay in memory until the second step, instead of being computed again.
     """
 
     elementwise = False
     """Whether the update of an element depends on no other element of its parameter."""
 
-    def __init__(self, optimizer: torch.optim.Optimizer, parameters: NamedParameters) -> None:
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        parameters: NamedParameters,
+        keeps_gradients: bool = False,
+    ) -> None:
+        self._keeps_gradients = keeps_gradients
         groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
         self._groups: list[dict[str, Any]] = [groups[id(parameter)] for _, parameter in parameters]
         vectors: dict[int, list[int]] = {}
@@ -84,8 +92,7 @@ class InnerUpdate:
         value : `torch.Tensor`
             Its value before the step: a parameter's, or the vectors of the block end to end.
         gradient : `Callable[[], torch.Tensor]`
-            Computes the gradient. May be called again at the next step, which takes no longer than to keep
-            the result in memory.
+            Computes the gradient. May be called again at the next step.
         out : `torch.Tensor`, optional (default = `None`)
             Where the value after the step goes; may be `value`. `None` makes a new tensor.
         last : `bool`, optional (default = `True`)
@@ -131,15 +138,17 @@ def closed_form(optimizer: type[torch.optim.Optimizer]) -> Callable[[U], U]:
     return register
 
 
-def inner_update(optimizer: torch.optim.Optimizer, parameters: NamedParameters) -> InnerUpdate:
+def inner_update(
+    optimizer: torch.optim.Optimizer, parameters: NamedParameters, keeps_gradients: bool = False
+) -> InnerUpdate:
     """
     The fastest [`InnerUpdate`](#innerupdate) there is for `optimizer`: Adam, AdamW, BertAdam and plain SGD
     have one of their own.
     """
     for kind, update in _CLOSED_FORMS:
         if isinstance(optimizer, kind) and not any(map(_has_extras, optimizer.param_groups)):
-            return update(optimizer, parameters)
-    return InnerUpdate(optimizer, parameters)
+            return update(optimizer, parameters, keeps_gradients)
+    return InnerUpdate(optimizer, parameters, keeps_gradients)
 
 
 EXTRAS = ("amsgrad", "maximize", "momentum", "differentiable")
@@ -170,8 +179,8 @@ class SgdUpdate(InnerUpdate):
 class AdamUpdate(InnerUpdate):
     """
     Adam and AdamW. From a fresh state, the first step with gradient g is lr * g / (|g| + eps): what Adam
-    keeps, parts of g and its square, is undone by the bias correction. At the second step the first gradient
-    is computed again; only a third one needs the moments in memory.
+    keeps, parts of g and its square, is undone by the bias correction. The second step needs the first
+    gradient; only a third one needs the moments in memory.
     """
 
     elementwise = True
@@ -182,19 +191,22 @@ class AdamUpdate(InnerUpdate):
         group, state = self._options(block), self._state.pop(block, None)
         beta1, beta2 = group["betas"]
         found = gradient()
+        again: Any = found if self._keeps_gradients else gradient
         if group["weight_decay"]:
             if group.get("decoupled_weight_decay"):
                 value = torch.mul(value, 1 - group["lr"] * group["weight_decay"], out=out)
             else:
                 found = found.add(value, alpha=group["weight_decay"])
+                # The value of now is gone at the next step.
+                again = found
         if state is None:
             denominator = found.abs().add_(group["eps"])
             torch.addcdiv(value, found, denominator, value=-group["lr"], out=out)
             if not last:
-                self._state[block] = gradient
+                self._state[block] = again
             return
-        if callable(state):
-            first = state()
+        if not isinstance(state, tuple):
+            first = state() if callable(state) else state
             state = torch.ones((), device=first.device), first * (1 - beta1), first.square_().mul_(1 - beta2)
         step, mean, square = state
         if out is not value:

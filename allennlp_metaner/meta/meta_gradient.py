@@ -100,16 +100,18 @@ class FirstOrderMaml(MetaGradient):
         for first in range(0, len(tasks), TASKS_ADDED_UP):
             some = tasks[first : first + TASKS_ADDED_UP]
 
-            def query(adapted: Adapted, some: Sequence[dict[str, Any]] = some) -> Any:
-                batches = [some[task]["query"] for task in adapted.tasks]
+            def query(adapted: Adapted) -> Any:
                 values = [adapted.values(0, number) for number in range(len(parameters))]
-                return record(lambda: model.losses(batches), parameters, [1], values, adapted.generator)
+                queries = adapted.queries
+                return record(lambda: model.losses(queries), parameters, [1], values, adapted.generator)
 
             results = self._inner_loop.map(
                 query,
                 model,
                 parameters,
                 [task["support"] for task in some],
+                [task["query"] for task in some],
+                together=False,
                 learning_rate_scale=learning_rate_scale,
                 seed=derived_seed(seed, first),
             )

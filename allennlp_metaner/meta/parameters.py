@@ -18,9 +18,9 @@ def trainable_parameters(model: torch.nn.Module) -> NamedParameters:
 @contextmanager
 def preserved(model: torch.nn.Module) -> Iterator[None]:
     """
-    A context after which `model` is what it was: buffers, train/eval mode of every module, and the random state
-    of Python, NumPy and PyTorch, bit for bit, also when an exception leaves it. Weights and gradients are not
-    copied: [`record`](./recording.md#record) changes none.
+    A context after which `model` is what it was: buffers, train/eval mode of every module, and the random
+    state of Python, NumPy and PyTorch, bit for bit, also when an exception leaves it. Weights and gradients
+    are not copied: [`record`](./recording.md#record) changes none.
 
     # Parameters
 

@@ -129,7 +129,7 @@ def _gradient(parts: Sequence[tuple[Recording, slice]], number: int) -> torch.Te
 
 
 def _flat(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.flatten(0, -2)
+    return tensor.reshape(-1, tensor.size(-1))
 
 
 def _cat(tensors: list[Any]) -> torch.Tensor:
@@ -173,10 +173,11 @@ def record(
     with torch.enable_grad(), _Recorded(recording, parameters, values, sizes, generator) as mode:
         result = losses()
     leaves = list(mode.leaves.values())
-    found = torch.autograd.grad(result.sum(), [mode.anchor, *leaves], allow_unused=True)
+    found = torch.autograd.grad(result, [mode.anchor, *leaves], torch.ones_like(result), allow_unused=True)
     for number, gradient in zip(mode.leaves, found[1:], strict=True):
         if gradient is not None:
-            recording._others[number] = gradient
+            # Autograd may return one tensor for several parameters, and an optimiser may change it.
+            recording._others[number] = gradient.clone(memory_format=torch.contiguous_format)
     return result.detach(), recording
 
 
@@ -218,16 +219,20 @@ class _Replacing(TorchFunctionMode):
         self._num_rows = sum(sizes)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+        kwargs = dict(kwargs or {})
+        if func in (functional.linear, functional.layer_norm, functional.dropout) and "input" in kwargs:
+            args = (kwargs.pop("input"), *args)
         if func is functional.linear:
-            return self._linear(*args, **kwargs)
+            return self._linear(self._replaced(args[0]), *args[1:], **kwargs)
         if func is functional.layer_norm:
-            return self._layer_norm(*args, **kwargs)
+            return self._layer_norm(self._replaced(args[0]), *args[1:], **kwargs)
+        args = tuple(map(self._replaced, args))
+        kwargs = {key: self._replaced(arg) for key, arg in kwargs.items()}
         if func is functional.dropout:
             return dropout(*args, **{**kwargs, "generator": self._generator})
-        if func is functional.scaled_dot_product_attention and kwargs.get("dropout_p"):
+        if func is functional.scaled_dot_product_attention:
             return attention(*args, **{**kwargs, "generator": self._generator})
-        return func(*map(self._replaced, args), **{key: self._replaced(arg) for key, arg in kwargs.items()})
+        return func(*args, **kwargs)
 
     def _replaced(self, arg: Any) -> Any:
         if isinstance(arg, (list, tuple)) and any(id(part) in self._numbers for part in arg):

@@ -1,6 +1,7 @@
 """The tagger: transformer, first-subword pooling, dropout, linear layer, softmax; mean and max loss."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from threading import Lock
 from typing import Any, Optional
 
 import torch
@@ -17,9 +18,13 @@ from allennlp_metaner.meta.adapter import Adapter
 from allennlp_metaner.models.decoding import Decoder
 from allennlp_metaner.models.freezing import freeze_bottom
 from allennlp_metaner.models.subword_labels import SubwordLabels
+from allennlp_metaner.models.word_transformer_embedder import WordTransformerEmbedder
 from allennlp_metaner.nn.joined import joined
 from allennlp_metaner.nn.max_loss import REDUCTIONS, max_loss, token_losses
 from allennlp_metaner.nn.span_f1 import SpanF1
+
+_COUNTING = Lock()
+"""Adaptation labels several sentences at the same time, and a metric counts one after the other."""
 
 
 @Model.register("max_loss_tagger")
@@ -95,6 +100,33 @@ class MaxLossTagger(Model):
             freeze_bottom(text_field_embedder, frozen_layers)
         (initializer or InitializerApplicator())(self)
 
+    def prepared(self, batches: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """
+        The batches, with the outputs of the encoder's frozen layers where there are any: these are the same
+        whatever values the trainable parameters have, and are computed for all batches in one pass.
+
+        # Parameters
+
+        batches : `Sequence[dict[str, Any]]`
+
+        # Returns
+
+        `list[dict[str, Any]]`
+            Batches for [`losses`](#losses) and [`forward`](#forward).
+        """
+        tokens = [dict(batch["tokens"]) for batch in batches]
+        for name, embedder in _token_embedders(self.text_field_embedder):
+            with torch.no_grad():
+                bottom = embedder.bottom(**joined([each[name] for each in tokens]))
+            if bottom is None:
+                continue
+            row = 0
+            for each in tokens:
+                num_rows, length = each[name]["token_ids"].shape
+                each[name] = {**each[name], "bottom": bottom[row : row + num_rows, :length]}
+                row += num_rows
+        return [{**batch, "tokens": each} for batch, each in zip(batches, tokens, strict=True)]
+
     def losses(self, batches: Sequence[dict[str, Any]], max_loss_weight: float | None = None) -> torch.Tensor:
         """
         The losses of several batches of sentences, from one pass through the encoder; metrics are left alone.
@@ -157,8 +189,10 @@ class MaxLossTagger(Model):
             output["words"] = [sentence["words"] for sentence in metadata]
         if tags is not None:
             output["loss"] = self._loss(logits, tokens, tags, None)
-            self._metric(predicted, self._decoder.names(tags, mask))
-            self._num_scored += len(predicted)
+            gold = self._decoder.names(tags, mask)
+            with _COUNTING:
+                self._metric(predicted, gold)
+                self._num_scored += len(predicted)
         return output
 
     def get_metrics(self, reset: bool = False) -> dict[str, float]:
@@ -205,3 +239,9 @@ class MaxLossTagger(Model):
         logits = logits[:, : tags.size(1)]
         weight = self.max_loss_weight if max_loss_weight is None else max_loss_weight
         return max_loss(token_losses(logits, tags, mask), mask, weight, self._loss_reduction)
+
+
+def _token_embedders(embedder: TextFieldEmbedder) -> Iterator[tuple[str, WordTransformerEmbedder]]:
+    for name, child in getattr(embedder, "_token_embedders", {}).items():
+        if isinstance(child, WordTransformerEmbedder):
+            yield name, child

@@ -6,11 +6,14 @@ import torch
 from allennlp.common import cached_transformers
 from allennlp.common.checks import ConfigurationError
 from allennlp.modules.token_embedders import PretrainedTransformerEmbedder, TokenEmbedder
+from transformers import BertModel, RobertaModel, XLMRobertaModel
 
 from allennlp_metaner.data.pretrained_files import max_positions, pretrained_path
 from allennlp_metaner.data.windows import windows
 
 OUTPUTS = ("words", "subwords")
+LIKE_BERT = (BertModel, RobertaModel, XLMRobertaModel)
+"""Encoders whose `encoder.layer` is all there is between embeddings and output."""
 
 
 @TokenEmbedder.register("word_transformer")
@@ -86,6 +89,7 @@ class WordTransformerEmbedder(TokenEmbedder):
         offsets: torch.LongTensor,
         wordpiece_mask: torch.BoolTensor,
         type_ids: torch.LongTensor | None = None,
+        bottom: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """
         # Parameters
@@ -100,19 +104,67 @@ class WordTransformerEmbedder(TokenEmbedder):
             Shape `(num_sentences, num_subwords)`.
         type_ids : `torch.LongTensor`, optional (default = `None`)
             Shape `(num_sentences, num_subwords)`.
+        bottom : `torch.Tensor`, optional (default = `None`)
+            What [`bottom`](#bottom) returns for these sentences, to start from.
 
         # Returns
 
         `torch.Tensor`
             Shape `(num_sentences, num_words or num_subwords, dim)`.
         """
-        if token_ids.size(1) <= self._max_length:
+        if bottom is not None:
+            vectors = self._through_layers(bottom, wordpiece_mask, self._num_frozen(), None)
+        elif token_ids.size(1) <= self._max_length:
             vectors = self._embedder(token_ids, wordpiece_mask, type_ids)
         else:
             vectors = self._through_windows(token_ids, wordpiece_mask, type_ids)
         if self._output == "subwords":
             return vectors
         return vectors.gather(1, offsets[:, :, :1].expand(-1, -1, vectors.size(2)))
+
+    def bottom(
+        self,
+        token_ids: torch.LongTensor,
+        wordpiece_mask: torch.BoolTensor,
+        type_ids: torch.LongTensor | None = None,
+        **others: torch.Tensor,
+    ) -> torch.Tensor | None:
+        """
+        The output of the frozen bottom layers, which is the same for all tasks. `None` where there are none,
+        where a sentence needs windows, and for encoders that are not built like BERT.
+
+        # Returns
+
+        `torch.Tensor`, optional
+            Shape `(num_sentences, num_subwords, dim)`.
+        """
+        num_frozen = self._num_frozen()
+        if not num_frozen or token_ids.size(1) > self._max_length:
+            return None
+        if type_ids is not None and not type_ids.any():
+            type_ids = None
+        embedded = self._embedder.transformer_model.embeddings(input_ids=token_ids, token_type_ids=type_ids)
+        return self._through_layers(embedded, wordpiece_mask, 0, num_frozen)
+
+    def _num_frozen(self) -> int:
+        """The number of frozen layers at the bottom, above frozen embeddings."""
+        transformer = self._embedder.transformer_model
+        if not isinstance(transformer, LIKE_BERT) or _trainable(transformer.embeddings):
+            return 0
+        return next((n for n, layer in enumerate(transformer.encoder.layer) if _trainable(layer)), 0)
+
+    def _through_layers(
+        self, vectors: torch.Tensor, wordpiece_mask: torch.Tensor, first: int, last: int | None
+    ) -> torch.Tensor:
+        transformer = self._embedder.transformer_model
+        mask = None
+        if not wordpiece_mask.all():
+            mask = transformer.get_extended_attention_mask(
+                wordpiece_mask, wordpiece_mask.shape, dtype=vectors.dtype
+            )
+        for layer in transformer.encoder.layer[first:last]:
+            vectors = layer(vectors, mask)[0]
+        return vectors
 
     def _through_windows(
         self,
@@ -159,3 +211,7 @@ class WordTransformerEmbedder(TokenEmbedder):
                 last = len(positions[-1]) - (0 if window.end == size else self._num_end)
                 owned.append((first, last))
         return rows, positions, owned
+
+
+def _trainable(module: torch.nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())

@@ -37,10 +37,10 @@ def dropout(
 
     `torch.Tensor`
     """
-    if not training or p == 0.0:
+    kept = round((1.0 - p) * 2**BITS) / 2**BITS if inputs.device.type == "cpu" else 1.0 - p
+    if not training or kept == 1.0:
         return inputs
     keep = _keep(inputs, p, generator)
-    kept = round((1.0 - p) * 2**BITS) / 2**BITS if inputs.device.type == "cpu" else 1.0 - p
     return inputs * (keep * (1.0 / kept if kept else 0.0)).to(inputs.dtype)
 
 
@@ -65,9 +65,14 @@ def attention(
     **kwargs: Any,
 ) -> torch.Tensor:
     """`torch.nn.functional.scaled_dot_product_attention` with a generator for its dropout."""
-    if is_causal or kwargs or attn_mask is None or attn_mask.dtype == torch.bool:
+    if not dropout_p or kwargs:
         return functional.scaled_dot_product_attention(
             query, key, value, attn_mask, dropout_p, is_causal, scale=scale, **kwargs
         )
     scores = query @ key.transpose(-2, -1) * (scale or query.size(-1) ** -0.5)
-    return dropout((scores + attn_mask).softmax(dim=-1), dropout_p, generator=generator) @ value
+    if is_causal:
+        attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+    if attn_mask is not None:
+        allowed = attn_mask.dtype == torch.bool
+        scores = scores.masked_fill(~attn_mask, float("-inf")) if allowed else scores + attn_mask
+    return dropout(scores.softmax(dim=-1), dropout_p, generator=generator) @ value

@@ -8,6 +8,8 @@ import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from allennlp_metaner.nn.dropout import attention, dropout
+
 
 @cache
 def prefers_onednn() -> bool:
@@ -51,9 +53,24 @@ def linear(inputs: torch.Tensor, weight: torch.Tensor, bias: Optional[torch.Tens
 
 
 class FastLinear(TorchFunctionMode):
-    """A context in which every linear layer runs through [`linear`](#linear). For use without gradients."""
+    """
+    A context in which linear layers run through [`linear`](#linear), where no gradient is wanted.
+
+    # Parameters
+
+    generator : `torch.Generator`, optional (default = `None`)
+        If given, where [`dropout`](./dropout.md#dropout) draws from.
+    """
+
+    def __init__(self, generator: Optional[torch.Generator] = None) -> None:
+        super().__init__()
+        self._generator = generator
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is functional.linear and not torch.is_grad_enabled():
             return linear(*args, **(kwargs or {}))
+        if func is functional.dropout and self._generator is not None:
+            return dropout(*args, **{**(kwargs or {}), "generator": self._generator})
+        if func is functional.scaled_dot_product_attention and self._generator is not None:
+            return attention(*args, **{**(kwargs or {}), "generator": self._generator})
         return func(*args, **(kwargs or {}))

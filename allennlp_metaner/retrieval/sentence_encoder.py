@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from allennlp_metaner.data.pretrained_files import is_archived, max_positions, pretrained_path
+from allennlp_metaner.nn.linear import FastLinear
 
 _POOLINGS = ("cls", "mean")
 # Vary between a model and its copy in an archive, and no hidden state depends on them.
@@ -193,7 +194,7 @@ class TransformerSentenceEncoder(SentenceEncoder):
         progress = Tqdm.tqdm(
             batches, desc="encoding sentences", disable=len(batches) < _MIN_BATCHES_FOR_PROGRESS
         )
-        with _evaluating(model), torch.inference_mode():
+        with _evaluating(model), torch.inference_mode(), FastLinear():
             vectors = [self._encode_batch(ids[start:end], model, padding) for start, end in progress]
         return np.concatenate(vectors)
 
