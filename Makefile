@@ -13,7 +13,7 @@ KEY := $(shell { cat $(REQUIREMENTS); echo uv $(UV_VERSION); } | cksum | cut -d'
 STAMP := $(VENV)/.installed-$(KEY)
 SUPPORTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 13))
 
-.PHONY: demo test check format clean
+.PHONY: demo test check format bench bench-quick clean
 
 demo: $(STAMP)
 	$(BIN)/python demo/run.py
@@ -26,13 +26,20 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# All speed figures, written to benchmarks/; METANER_ENCODER and METANER_DATA choose encoder and sentences.
+bench: $(STAMP)
+	$(BIN)/python benchmarks/run.py
+
+bench-quick: $(STAMP)
+	$(BIN)/python benchmarks/run.py --quick --output benchmarks/quick
+
 format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 # The environment and the encoders in .encoders stay.
 clean:
-	rm -rf build demo/output .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf build demo/output benchmarks/quick .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find allennlp_metaner tests demo -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A usable environment is brought up to date; anything else in its place is made anew. allennlp_models wants to

@@ -25,5 +25,5 @@ setup(
         # From 4.44 on, AutoTokenizer rejects `add_special_tokens=False`, which AllenNLP passes.
         "transformers>=4.40,<4.44",
     ],
-    extras_require={"dev": ["hypothesis", "mypy", "pytest", "pytest-xdist", "ruff"]},
+    extras_require={"dev": ["hypothesis", "matplotlib", "mypy", "pytest", "pytest-xdist", "ruff"]},
 )

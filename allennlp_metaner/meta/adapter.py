@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Optional
 
 import torch
@@ -12,7 +13,7 @@ from allennlp.training.optimizers import AdamOptimizer
 
 from allennlp_metaner.meta.inner_loop import Adapted, InnerLoop
 from allennlp_metaner.meta.parameters import NamedParameters, preserved, trainable_parameters
-from allennlp_metaner.meta.recording import NotSeparableError, Values, with_values
+from allennlp_metaner.meta.recording import Halves, NotSeparableError, Values, with_values
 from allennlp_metaner.nn.joined import joined, num_sentences
 
 
@@ -90,7 +91,7 @@ class Adapter(FromParams):
             if self._dropout:
                 model.eval()
             own = [queries[task] for task in adapted.tasks]
-            return _label(model, parameters, own, adapted.values)
+            return _label(model, parameters, own, adapted.values, adapted.halves)
 
         model.train(self._dropout)
         results = self._inner_loop.map(
@@ -109,16 +110,24 @@ class Adapter(FromParams):
 
 
 def _label(
-    model: Model, parameters: NamedParameters, queries: list[dict[str, Any]], values: Values
+    model: Model,
+    parameters: NamedParameters,
+    queries: list[dict[str, Any]],
+    values: Values,
+    halves: Optional[Halves],
 ) -> list[dict[str, Any]]:
     try:
-        with with_values(parameters, values, [num_sentences(query) for query in queries]):
+        with with_values(parameters, values, [num_sentences(query) for query in queries], halves):
             return _apart(model(**joined(queries)), len(queries))
     except NotSeparableError:
         return [
-            _label(model, parameters, [query], lambda _, number, task=task: values(task, number))[0]  # type: ignore[misc]
+            _label(model, parameters, [query], partial(_of_task, values, task), halves)[0]
             for task, query in enumerate(queries)
         ]
+
+
+def _of_task(values: Values, task: int, _: int, number: int) -> torch.Tensor:
+    return values(task, number)
 
 
 def _apart(output: dict[str, Any], num_queries: int) -> list[dict[str, Any]]:

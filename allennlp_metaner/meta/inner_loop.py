@@ -14,7 +14,14 @@ from allennlp.training.optimizers import AdamOptimizer, Optimizer
 
 from allennlp_metaner.meta.inner_update import InnerUpdate, inner_update
 from allennlp_metaner.meta.parameters import NamedParameters
-from allennlp_metaner.meta.recording import NotSeparableError, Recording, Values, record
+from allennlp_metaner.meta.recording import (
+    Halves,
+    NotSeparableError,
+    Recording,
+    Values,
+    halves_of,
+    record,
+)
 from allennlp_metaner.nn.joined import longest, num_sentences
 from allennlp_metaner.nn.linear import FastLinear
 
@@ -23,6 +30,10 @@ Batch = dict[str, Any]
 
 MAX_WORKERS = 3
 """Each needs memory for a copy of the trainable parameters. Up to two may have another one, for gradients."""
+
+
+DTYPES = ("float32", "bfloat16")
+"""Of matrix products."""
 
 
 class Learner(Protocol):
@@ -57,12 +68,15 @@ class Adapted(NamedTuple):
         For the random numbers of what comes next.
     queries : `Sequence[Batch]`
         The queries of the tasks, prepared where they come one by one.
+    halves : `Halves`, optional (default = `None`)
+        If given, for [`with_values`](./recording.md#with_values).
     """
 
     tasks: list[int]
     values: Values
     generator: torch.Generator
     queries: Sequence[Batch] = ()
+    halves: Optional[Halves] = None
 
 
 class InnerLoop(FromParams):
@@ -86,6 +100,9 @@ class InnerLoop(FromParams):
     num_workers : `int`, optional (default = `None`)
         How many chunks are worked on at the same time. Each needs memory for a copy of the trainable
         parameters. `None`: as many as PyTorch has threads, at most 3; on a GPU, 1.
+    dtype : `str`, optional (default = `"float32"`)
+        "bfloat16" takes the matrix products of an adaptation by a single step in that precision, with
+        the step itself kept apart from the weights, in which it would be lost. For Adam, AdamW and SGD.
 
     # Raises
 
@@ -98,6 +115,7 @@ class InnerLoop(FromParams):
         num_steps: int = 2,
         chunk_size: int = 256,
         num_workers: Optional[int] = None,
+        dtype: str = "float32",
     ) -> None:
         for name, value in (
             ("num_steps", num_steps),
@@ -106,6 +124,9 @@ class InnerLoop(FromParams):
         ):
             if value is not None and value < 1:
                 raise ConfigurationError(f"{name}={value} of the inner loop must be at least 1")
+        if dtype not in DTYPES:
+            raise ConfigurationError(f"dtype={dtype!r} of the inner loop must be one of {', '.join(DTYPES)}")
+        self._dtype = dtype
         self._optimizer = optimizer
         self.num_steps = num_steps
         self._chunk_size = chunk_size
@@ -155,6 +176,16 @@ class InnerLoop(FromParams):
         `list[tuple[list[int], R]]`
             The numbers of the tasks and what `use` returned, for each of its calls, in a fixed order.
         """
+        at_once = bool(queries) and together and self.num_steps == 1
+        halves = None
+        if self._dtype == "bfloat16":
+            if not at_once:
+                raise ConfigurationError(
+                    "dtype = 'bfloat16' of the inner loop is for adaptation by a single step: in "
+                    "meta-training, and after the first step, weights of that precision would lose the steps"
+                )
+            assert isinstance(model, torch.nn.Module)
+            halves = halves_of(model)
         num_workers, num_threads = self._parallelism(parameters)
         self._prepare(parameters, num_workers)
         idle: SimpleQueue[_Worker] = SimpleQueue()
@@ -164,10 +195,10 @@ class InnerLoop(FromParams):
         def work(chunk: list[int]) -> list[tuple[list[int], R]]:
             worker = idle.get()
             try:
-                pass_ = _Pass(model, parameters, supports, max_loss_weight)
+                pass_ = _Pass(model, parameters, supports, max_loss_weight, halves)
                 pass_.generator.manual_seed(derived_seed(seed, chunk[0]))
                 worker.update.begin(learning_rate_scale)
-                if queries and together and self.num_steps == 1:
+                if queries and at_once:
                     found = self._together(worker, pass_, chunk, queries)
                 else:
                     found = self._one_by_one(worker, pass_, chunk, None if together else queries)
@@ -175,7 +206,7 @@ class InnerLoop(FromParams):
             finally:
                 idle.put(worker)
 
-        chunks = self._chunks(supports, queries if queries and together else supports)
+        chunks = self._chunks(supports, queries if queries and at_once else supports)
         if num_workers == 1:
             return [result for chunk in chunks for result in work(chunk)]
         total_threads = torch.get_num_threads()
@@ -203,8 +234,9 @@ class InnerLoop(FromParams):
         self, worker: "_Worker", pass_: "_Pass", chunk: list[int], queries: Sequence[Batch]
     ) -> Iterator[Adapted]:
         for tasks, first in pass_.first(chunk):
-            values = _Stepped(worker.update, pass_.parameters, first)
-            yield Adapted(tasks, values, pass_.generator, [queries[task] for task in tasks])
+            values = _Stepped(worker.update, pass_.parameters, first, pass_.halves)
+            own_queries = [queries[task] for task in tasks]
+            yield Adapted(tasks, values, pass_.generator, own_queries, pass_.halves)
 
     def _chunks(self, supports: Sequence[Batch], others: Sequence[Batch]) -> list[list[int]]:
         """Tasks of like length, the longest first, since a long chunk at the end would keep all waiting."""
@@ -212,10 +244,9 @@ class InnerLoop(FromParams):
         chunks: list[list[int]] = []
         room = 0
         for task in sorted(range(len(supports)), key=lambda task: (-lengths[task], task)):
-            size = num_sentences(supports[task]) * lengths[task]
-            if not chunks or size > room:
+            # All tasks of a chunk will be as long as its first, the longest.
+            if not chunks or num_sentences(supports[task]) * lengths[chunks[-1][0]] > room:
                 chunks.append([])
-                # All will be as long as the first, the longest.
                 room = self._chunk_size
             chunks[-1].append(task)
             room -= num_sentences(supports[task]) * lengths[chunks[-1][0]]
@@ -268,8 +299,15 @@ class _Worker:
 class _Stepped:
     """`Values` after the first and only step: a matrix is computed when it is needed, and not kept."""
 
-    def __init__(self, update: InnerUpdate, parameters: NamedParameters, recording: Recording) -> None:
+    def __init__(
+        self,
+        update: InnerUpdate,
+        parameters: NamedParameters,
+        recording: Recording,
+        halves: Optional[Halves],
+    ) -> None:
         self._update = update
+        self._changes = {n for n, (_, parameter) in enumerate(parameters) if id(parameter) in (halves or {})}
         self._parameters = [parameter.detach() for _, parameter in parameters]
         self._recording = recording
         self._block = {number: block for block, numbers in enumerate(update.blocks) for number in numbers}
@@ -278,6 +316,8 @@ class _Stepped:
     def __call__(self, task: int, number: int) -> torch.Tensor:
         block = self._block[number]
         numbers = self._update.blocks[block]
+        if number in self._changes:
+            return self._update.change(block, self._recording.gradient(number, task))
         if len(numbers) == 1:
             return self._stepped(task, block, numbers)
         if (task, number) not in self._vectors:
@@ -315,7 +355,9 @@ class _Pass:
         parameters: NamedParameters,
         supports: Sequence[Batch],
         max_loss_weight: float | None,
+        halves: Optional[Halves],
     ) -> None:
+        self.halves = halves
         self._model = model
         self.parameters = parameters
         self._supports = supports
@@ -354,6 +396,7 @@ class _Pass:
             [num_sentences(batch) for batch in batches],
             values,
             self.generator,
+            self.halves,
         )[1]
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, Optional, TypeVar
 
 import torch
+from allennlp.common.checks import ConfigurationError
 
 from allennlp_metaner.meta.parameters import NamedParameters
 
@@ -107,6 +108,21 @@ class InnerUpdate:
         with torch.no_grad():
             self._step(block, value, gradient, out, last)
         return out
+
+    def change(self, block: int, gradient: torch.Tensor) -> torch.Tensor:
+        """
+        What one first and only step adds to a block, in the precision of `gradient`.
+
+        # Raises
+
+        `ConfigurationError`, if it depends on more than the gradient of each element.
+        """
+        if not self.elementwise or self._options(block)["weight_decay"]:
+            raise ConfigurationError(
+                "dtype = 'bfloat16' of the inner loop needs Adam, AdamW or plain SGD, without weight decay"
+            )
+        zero = torch.zeros((), dtype=gradient.dtype, device=gradient.device)
+        return self(block, zero, lambda: gradient, torch.empty_like(gradient))
 
     def _options(self, block: int) -> dict[str, Any]:
         return self._groups[self.blocks[block][0]]

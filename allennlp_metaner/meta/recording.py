@@ -25,6 +25,10 @@ Values = Callable[[int, int], torch.Tensor]
 """The value that a task (its number in the pass) has for a parameter (its number in the list)."""
 
 
+Halves = dict[int, torch.Tensor]
+"""Copies of the weights of linear layers in bfloat16, by the `id` of the parameter."""
+
+
 class NotSeparableError(Exception):
     """The model uses a parameter in a way that does not tell the tasks of a pass apart."""
 
@@ -87,9 +91,9 @@ class Recording:
     def _keep(self, matrix: Optional[int], scale: Optional[int], offset: Optional[int]) -> "Keep":
         """What notes one use of these parameters, in one layer, during the backward pass."""
 
-        def keep(inputs: Optional[torch.Tensor], output_gradient: torch.Tensor) -> None:
+        def keep(inputs: torch.Tensor, output_gradient: torch.Tensor, dtype: torch.dtype) -> None:
             if matrix is not None:
-                self._uses[matrix].append(_Use(_matrix, inputs, output_gradient))
+                self._uses[matrix].append(_Use(_matrix, inputs.to(dtype), output_gradient.to(dtype)))
             if scale is not None:
                 self._uses[scale].append(_Use(_scale, inputs, output_gradient))
             if offset is not None:
@@ -136,12 +140,19 @@ def _cat(tensors: list[Any]) -> torch.Tensor:
     return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
 
 
+def halves_of(model: torch.nn.Module) -> Halves:
+    """The [`Halves`](#halves) of all linear layers of `model`."""
+    layers = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
+    return {id(layer.weight): layer.weight.detach().bfloat16() for layer in layers}
+
+
 def record(
     losses: Callable[[], torch.Tensor],
     parameters: NamedParameters,
     sizes: Sequence[int],
     values: Optional[Sequence[torch.Tensor]] = None,
     generator: Optional[torch.Generator] = None,
+    halves: Optional[Halves] = None,
 ) -> tuple[torch.Tensor, Recording]:
     """
     The losses of one or several tasks, and what their gradients are made of. No parameter changes, and no
@@ -159,6 +170,8 @@ def record(
         The values that all parameters have in this pass; `None` means their own.
     generator : `torch.Generator`, optional (default = `None`)
         Where dropout draws from; `None` means PyTorch's global one.
+    halves : `Halves`, optional (default = `None`)
+        Weights for the products of this pass in lower precision. Not together with `values`.
 
     # Returns
 
@@ -170,7 +183,7 @@ def record(
     linear layers and layer normalisation, or not with one row a sentence.
     """
     recording = Recording(parameters, sizes)
-    with torch.enable_grad(), _Recorded(recording, parameters, values, sizes, generator) as mode:
+    with torch.enable_grad(), _Recorded(recording, parameters, values, sizes, generator, halves) as mode:
         result = losses()
     leaves = list(mode.leaves.values())
     found = torch.autograd.grad(result, [mode.anchor, *leaves], torch.ones_like(result), allow_unused=True)
@@ -182,7 +195,9 @@ def record(
 
 
 @contextmanager
-def with_values(parameters: NamedParameters, values: Values, sizes: Sequence[int]) -> Iterator[None]:
+def with_values(
+    parameters: NamedParameters, values: Values, sizes: Sequence[int], halves: Optional[Halves] = None
+) -> Iterator[None]:
     """
     A context in which a model runs forward, without gradients, with other values than its parameters have.
 
@@ -193,12 +208,15 @@ def with_values(parameters: NamedParameters, values: Values, sizes: Sequence[int
         Asked for once for every task and use of a parameter.
     sizes : `Sequence[int]`
         The number of sentences of each task of the pass.
+    halves : `Halves`, optional (default = `None`)
+        If given, `values` are to give the change of the parameters that are in it, also in lower precision,
+        in which the sum of both would lose it.
 
     # Raises
 
     `NotSeparableError`, as [`record`](#record) does.
     """
-    with torch.no_grad(), _Valued(parameters, values, sizes):
+    with torch.no_grad(), _Valued(parameters, values, sizes, halves):
         yield
 
 
@@ -276,8 +294,10 @@ class _Recorded(_Replacing):
         values: Optional[Sequence[torch.Tensor]],
         sizes: Sequence[int],
         generator: Optional[torch.Generator],
+        halves: Optional[Halves],
     ) -> None:
         super().__init__(parameters, sizes, generator)
+        self._halves = halves or {}
         self._recording = recording
         self._values = [p.detach() for _, p in parameters] if values is None else list(values)
         # No parameter takes part in the backward pass; this is what it is for.
@@ -295,11 +315,12 @@ class _Recorded(_Replacing):
         matrix, offset = self._numbers.get(id(weight)), self._numbers.get(id(bias))
         if (matrix is None and weight.requires_grad) or (offset is None and _needs_gradient(bias)):
             return functional.linear(inputs, self._replaced(weight), self._replaced(bias))
+        factor = self._halves.get(id(weight), self._value(weight))
         if matrix is None and offset is None and not inputs.requires_grad:
-            return linear(inputs, weight, bias)
+            return linear(inputs, factor, bias)
         self._check_rows(inputs, matrix)
         keep = self._recording._keep(matrix, None, offset)
-        return _Linear.apply(inputs, self._value(weight), self._value(bias), self.anchor, keep)
+        return _Linear.apply(inputs, factor, self._value(bias), self.anchor, keep)
 
     def _layer_norm(
         self,
@@ -318,14 +339,21 @@ class _Recorded(_Replacing):
         keep = self._recording._keep(None, scale, offset)
         return _LayerNorm.apply(inputs, self._value(weight), self._value(bias), self.anchor, eps, keep)
 
-    def _value(self, tensor: Optional[torch.Tensor]) -> Optional[torch.Tensor]:
+    def _value(self, tensor: Any) -> Any:
         number = self._numbers.get(id(tensor))
         return tensor if number is None else self._values[number]
 
 
 class _Valued(_Replacing):
-    def __init__(self, parameters: NamedParameters, values: Values, sizes: Sequence[int]) -> None:
+    def __init__(
+        self,
+        parameters: NamedParameters,
+        values: Values,
+        sizes: Sequence[int],
+        halves: Optional[Halves],
+    ) -> None:
         super().__init__(parameters, sizes)
+        self._halves = halves or {}
         self._values = values
         self._rows = _slices(sizes)
 
@@ -335,7 +363,20 @@ class _Valued(_Replacing):
     def _linear(
         self, inputs: torch.Tensor, weight: torch.Tensor, bias: Optional[torch.Tensor] = None
     ) -> torch.Tensor:
-        return self._by_task(linear, inputs, weight, bias)
+        half = self._halves.get(id(weight))
+        if half is None:
+            return self._by_task(linear, inputs, weight, bias)
+        number = self._numbers.get(id(weight))
+        if number is None and id(bias) not in self._numbers:
+            return linear(inputs, half, bias)
+        self._check_rows(inputs, number)
+        outputs = linear(inputs, half)
+        for task, rows in enumerate(self._rows):
+            if number is not None:
+                outputs[rows] += linear(inputs[rows], self._values(task, number))
+            if bias is not None:
+                outputs[rows] += self._value(task, bias)
+        return outputs
 
     def _layer_norm(
         self,
@@ -369,7 +410,7 @@ class _Valued(_Replacing):
             ]
         )
 
-    def _value(self, task: int, tensor: Optional[torch.Tensor]) -> Optional[torch.Tensor]:
+    def _value(self, task: int, tensor: Any) -> Any:
         number = self._numbers.get(id(tensor))
         return tensor if number is None else self._values(task, number)
 
@@ -378,7 +419,7 @@ def _needs_gradient(tensor: Optional[torch.Tensor]) -> bool:
     return tensor is not None and tensor.requires_grad
 
 
-Keep = Callable[[Optional[torch.Tensor], torch.Tensor], None]
+Keep = Callable[[torch.Tensor, torch.Tensor, torch.dtype], None]
 
 
 class _Linear(torch.autograd.Function):
@@ -401,7 +442,7 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, output_gradient: torch.Tensor) -> Any:
         inputs, weight = ctx.saved_tensors
         output_gradient = output_gradient.contiguous()
-        ctx.keep(inputs.detach(), output_gradient)
+        ctx.keep(inputs.detach(), output_gradient, weight.dtype)
         input_gradient = linear(output_gradient, weight.t()) if ctx.needs_input_grad[0] else None
         return input_gradient, None, None, None, None
 
@@ -430,7 +471,7 @@ class _LayerNorm(torch.autograd.Function):
     def backward(ctx: Any, output_gradient: torch.Tensor) -> Any:
         inputs, weight, bias, mean, inverse_deviation = ctx.saved_tensors
         output_gradient = output_gradient.contiguous()
-        ctx.keep((inputs - mean) * inverse_deviation, output_gradient)
+        ctx.keep((inputs - mean) * inverse_deviation, output_gradient, weight.dtype)
         input_gradient = None
         if ctx.needs_input_grad[0]:
             input_gradient = torch.ops.aten.native_layer_norm_backward(

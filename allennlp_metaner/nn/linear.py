@@ -31,7 +31,7 @@ def prefers_onednn() -> bool:
 def linear(inputs: torch.Tensor, weight: torch.Tensor, bias: Optional[torch.Tensor] = None) -> torch.Tensor:
     """
     `inputs` times the transpose of `weight`, plus `bias`. Not differentiable. Any of the matrices may be the
-    transpose of another, at no cost.
+    transpose of another, at no cost. Where only the weight is bfloat16, the product is taken in bfloat16.
 
     # Parameters
 
@@ -47,6 +47,9 @@ def linear(inputs: torch.Tensor, weight: torch.Tensor, bias: Optional[torch.Tens
     `torch.Tensor`
         Shape `(..., out)`.
     """
+    if weight.dtype == torch.bfloat16 != inputs.dtype:
+        product = functional.linear(inputs.to(weight.dtype), weight).to(inputs.dtype)
+        return product if bias is None else product.add_(bias)
     if inputs.dtype == weight.dtype == torch.float32 and inputs.device.type == "cpu" and prefers_onednn():
         return torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "none", [], "")
     return functional.linear(inputs, weight, bias)
