@@ -138,9 +138,10 @@ def learning(load: workload.Workload, quick: bool) -> Iterator[dict[str, Any]]:
             algorithm(load.model, parameters, tasks[first : first + 32], seed=0)
 
     rounds = 1 if quick else 3
+    tokens = ", ".join(f"{number:.0f} subwords a {part}" for part, number in load.num_tokens.items())
     own, theirs = take_turns(rounds, ours, lambda: meta_gradient(load.published_model, published))
     speed = len(tasks) / own
-    yield row("meta-training", "tasks/s", speed, few / theirs, goal="4x, aim 8x", note=f"{load.num_tokens}")
+    yield row("meta-training", "tasks/s", speed, few / theirs, goal="4x, aim 8x", note=tokens)
     own, theirs = take_turns(
         rounds,
         lambda: adapter.label(load.model, tasks),

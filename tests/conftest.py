@@ -143,11 +143,11 @@ def tiny_run(
     # Steps so large that tags change, in training and in adaptation.
     overrides = {
         "data_loader.batch_size": 4,
-        "data_loader.batches_per_epoch": 15,
+        "data_loader.batches_per_epoch": 60,
         "trainer.num_epochs": 2,
-        "trainer.optimizer.lr": 3e-2,
+        "trainer.optimizer.lr": 2e-2,
         "trainer.meta_gradient.inner_loop.optimizer.lr": 1e-2,
-        "trainer.learning_rate_scheduler.warmup_steps": 2,
+        "trainer.learning_rate_scheduler.warmup_steps": 6,
         "trainer.callbacks": [],
         "model.adapter.inner_loop.optimizer.lr": 1e-2,
     }

@@ -301,7 +301,7 @@ def loss_of(name: str, directory: Path) -> tuple[float, float]:
     batch.index_instances(model.vocab)
     tensors = batch.as_tensor_dict()
     tensors.pop("task")
-    return model.loss(**tensors).item(), model.loss(**tensors, max_loss_weight=0.0).item()
+    return model.losses([tensors]).item(), model.losses([tensors], max_loss_weight=0.0).item()
 
 
 def test_max_loss(tmp_path: Path) -> None:

@@ -176,7 +176,7 @@ class InnerLoop(FromParams):
         `list[tuple[list[int], R]]`
             The numbers of the tasks and what `use` returned, for each of its calls, in a fixed order.
         """
-        at_once = bool(queries) and together and self.num_steps == 1
+        at_once = queries is not None and together and self.num_steps == 1
         halves = None
         if self._dtype == "bfloat16":
             if not at_once:

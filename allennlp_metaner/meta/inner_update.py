@@ -43,7 +43,10 @@ class InnerUpdate:
         keeps_gradients: bool = False,
     ) -> None:
         self._keeps_gradients = keeps_gradients
-        groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+        # AllenNLP's "multi" hands all work on to other optimisers, which have groups of their own.
+        self._optimizers = list(getattr(optimizer, "optimizers", {}).values()) or [optimizer]
+        every_group = [group for each in self._optimizers for group in each.param_groups]
+        groups = {id(p): group for group in every_group for p in group["params"]}
         self._groups: list[dict[str, Any]] = [groups[id(parameter)] for _, parameter in parameters]
         vectors: dict[int, list[int]] = {}
         self.blocks: list[list[int]] = []
@@ -53,12 +56,11 @@ class InnerUpdate:
             else:
                 self.blocks.append([number])
         self.blocks += vectors.values()
-        self._optimizer = optimizer
-        self._unscaled = [group["lr"] for group in optimizer.param_groups]
+        self._unscaled = [(group, group["lr"]) for group in every_group]
         self._state: dict[int, Any] = {}
         stand_ins = {id(p): torch.nn.Parameter(torch.empty(0)) for _, p in parameters}
         self._stand_ins = [stand_ins[id(parameter)] for _, parameter in parameters]
-        for group in optimizer.param_groups:
+        for group in every_group:
             group["params"] = [stand_ins[id(parameter)] for parameter in group["params"]]
 
     def begin(self, learning_rate_scale: float) -> None:
@@ -71,8 +73,9 @@ class InnerUpdate:
             A factor on the learning rate, for warm-up and decay.
         """
         self._state.clear()
-        self._optimizer.state.clear()
-        for group, unscaled in zip(self._optimizer.param_groups, self._unscaled, strict=True):
+        for optimizer in self._optimizers:
+            optimizer.state.clear()
+        for group, unscaled in self._unscaled:
             group["lr"] = unscaled * learning_rate_scale
 
     def __call__(
@@ -134,11 +137,12 @@ class InnerUpdate:
             out.copy_(value)
         stand_in = self._stand_ins[self.blocks[block][0]]
         stand_in.data, stand_in.grad = out, gradient()
-        # The optimiser passes over all the others, since they have no gradient.
-        self._optimizer.step()
+        for optimizer in self._optimizers:
+            # It passes over all the others, since they have no gradient.
+            optimizer.step()
+            if last:
+                optimizer.state.pop(stand_in, None)
         stand_in.data, stand_in.grad = torch.empty(0), None
-        if last:
-            self._optimizer.state.pop(stand_in, None)
 
 
 _CLOSED_FORMS: list[tuple[type[torch.optim.Optimizer], type[InnerUpdate]]] = []

@@ -14,7 +14,7 @@ def joined(batches: Sequence[dict[str, Any]]) -> dict[str, Any]:
     # Parameters
 
     batches : `Sequence[dict[str, Any]]`
-        As AllenNLP's data loaders make them, all with the same keys: tensors of shape
+        As AllenNLP's data loaders make them, all with the same keys: tensors of shape `(num_sentences,)` or
         `(num_sentences, length, ...)`, lists with an entry a sentence, and dictionaries of these.
 
     # Returns
@@ -29,6 +29,8 @@ def joined(batches: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _joined(values: list[Any]) -> Any:
     if isinstance(values[0], dict):
         return joined(values)
+    if isinstance(values[0], torch.Tensor) and values[0].dim() == 1:
+        return torch.cat(values)
     if isinstance(values[0], torch.Tensor):
         return pad_sequence([row for value in values for row in value], batch_first=True)
     return [entry for value in values for entry in value]

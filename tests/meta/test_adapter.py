@@ -3,12 +3,14 @@
 import copy
 import random
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy
 import pytest
 import torch
 from allennlp.common import Params
+from allennlp.common.checks import ConfigurationError
 from allennlp.data import TensorDict
 
 from allennlp_metaner.meta.adapter import Adapter
@@ -16,13 +18,22 @@ from allennlp_metaner.models.max_loss_tagger import MaxLossTagger
 from allennlp_metaner.tasks.task_field import Task
 
 TOLERANCE = 1e-9
+LOOP_OPTIONS = {"num_steps", "chunk_size", "num_workers", "dtype", "optimizer"}
+
+
+WAYS: list[dict[str, int]] = [
+    {},
+    {"chunk_size": 1, "num_workers": 2},
+    {"chunk_size": 40, "num_workers": 3},
+    {"chunk_size": 10_000, "num_workers": 1},
+]
 
 
 def make_adapter(lr: float = 1e-2, **options: Any) -> Adapter:
     """With steps so large that they change the tags of a random model."""
-    return Adapter.from_params(
-        Params({"inner_loop": {"optimizer": {"type": "adam", "lr": lr}, "num_steps": 1}, **options})
-    )
+    loop = {"optimizer": {"type": "adam", "lr": lr}, "num_steps": 1}
+    loop.update((key, options.pop(key)) for key in LOOP_OPTIONS & options.keys())
+    return Adapter.from_params(Params({"inner_loop": loop, **options}))
 
 
 @pytest.fixture
@@ -57,6 +68,8 @@ def reference_logits(model: MaxLossTagger, task: Task, lr: float) -> torch.Tenso
 
 
 def relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    # Sentences that are labelled together are padded to the longest.
+    ours = ours[:, : theirs.size(1)]
     return ((ours - theirs).norm() / theirs.norm()).item()
 
 
@@ -67,6 +80,7 @@ def test_equals_the_reference(model: MaxLossTagger, tasks: list[Task]) -> None:
         expected = reference_logits(model, task, 1e-2)
         assert relative(output["logits"], expected) <= TOLERANCE
         assert relative(before, expected) > 1e-3
+        assert output["mask"].sum() == len(output["tags"][0]) == expected.size(1)
 
 
 def test_default_is_one_small_adam_step(model: MaxLossTagger, tasks: list[Task]) -> None:
@@ -81,11 +95,96 @@ def test_max_loss_only_if_asked_for(model: MaxLossTagger, tasks: list[Task]) -> 
     assert not torch.equal(plain, with_max)
 
 
-@pytest.mark.parametrize("dropout", [False, True])
-def test_a_sentence_does_not_depend_on_its_company(
-    model: MaxLossTagger, tasks: list[Task], dropout: bool
+@pytest.mark.parametrize("options", WAYS, ids=str)
+@pytest.mark.parametrize("num_steps", [1, 2])
+def test_any_way_equals_the_reference(
+    model: MaxLossTagger,
+    make_tasks: Callable[..., list[Task]],
+    reference: SimpleNamespace,
+    options: dict[str, int],
+    num_steps: int,
 ) -> None:
-    adapter = make_adapter(dropout=dropout)
+    """Any number of sentences, each with a support set of another size, in any chunks, by any workers."""
+    adapter = make_adapter(num_steps=num_steps, **options)
+    every = make_tasks(8, (1, 2, 5))
+    expected = [reference_logits(model, task, 1e-2) for task in every]
+    if num_steps == 2:
+        expected = [stepped_logits(model, task, reference, 1e-2, num_steps) for task in every]
+    for num_tasks in (1, 2, 5, 8):
+        outputs = adapter.label(model, every[:num_tasks])
+        assert len(outputs) == num_tasks
+        for output, theirs, task in zip(outputs, expected, every, strict=False):
+            assert relative(output["logits"], theirs) <= TOLERANCE
+            assert output["words"] == [task["query"]["metadata"][0]["words"]]
+            assert list(map(len, output["tags"])) == list(map(len, output["words"]))
+
+
+def stepped_logits(
+    model: MaxLossTagger, task: Task, reference: SimpleNamespace, lr: float, num_steps: int
+) -> torch.Tensor:
+    twin = copy.deepcopy(model).eval()
+    updates = reference.of_pytorch(torch.optim.Adam, lr=lr)
+    weights = reference.adapted(twin, task["support"], updates, num_steps, 0.0)
+    tokens = {"tokens": task["query"]["tokens"]}
+    return torch.func.functional_call(twin, weights, kwargs=tokens)["logits"].detach()
+
+
+def test_single_precision(model: MaxLossTagger, make_tasks: Callable[..., list[Task]]) -> None:
+    tasks = make_tasks(8, (1, 2, 5))
+    expected = [reference_logits(model, task, 1e-5) for task in tasks]
+    for output, theirs in zip(Adapter().label(model.float(), tasks), expected, strict=True):
+        assert output["logits"].dtype == torch.float32
+        assert relative(output["logits"].double(), theirs) <= 1e-4
+
+
+@pytest.mark.parametrize("encoder", ["xlm-roberta", "distilbert"])
+def test_other_encoders(
+    make_tagger: Callable[..., MaxLossTagger],
+    make_tasks: Callable[..., list[Task]],
+    other_encoders: dict[str, str],
+    encoder: str,
+) -> None:
+    model = make_tagger(other_encoders[encoder])
+    tasks = make_tasks(5, (1, 2, 5), other_encoders[encoder])
+    for output, task in zip(make_adapter().label(model, tasks), tasks, strict=True):
+        assert relative(output["logits"], reference_logits(model, task, 1e-2)) <= TOLERANCE
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"frozen_layers": None}, {"embedder": {"max_length": 9, "context": 3}}],
+    ids=["trainable embeddings", "windows"],
+)
+def test_tasks_that_cannot_share_a_pass(
+    make_tagger: Callable[..., MaxLossTagger],
+    make_tasks: Callable[..., list[Task]],
+    options: dict[str, Any],
+) -> None:
+    """Whether it is the update that fails to keep them apart, or the labelling."""
+    model = make_tagger(**options)
+    tasks = make_tasks(8, (1, 2, 5))
+    for output, task in zip(make_adapter().label(model, tasks), tasks, strict=True):
+        assert relative(output["logits"], reference_logits(model, task, 1e-2)) <= TOLERANCE
+
+
+def test_a_sentence_does_not_depend_on_its_company(model: MaxLossTagger, tasks: list[Task]) -> None:
+    """But for rounding: sentences that are labelled together are padded."""
+    adapter = make_adapter()
+    together = adapter.label(model, tasks)
+    torch.rand(7)
+    alone = [adapter.label(model, [task])[0] for task in tasks]
+    backwards = adapter.label(model, tasks[::-1])[::-1]
+    for a, b, c in zip(together, alone, backwards, strict=True):
+        assert a["tags"] == b["tags"] == c["tags"]
+        assert relative(a["logits"], b["logits"]) <= 1e-12
+        assert relative(c["logits"], b["logits"]) <= 1e-12
+
+
+def test_with_dropout_a_sentence_does_not_depend_on_its_company(
+    model: MaxLossTagger, tasks: list[Task]
+) -> None:
+    """Bit for bit."""
+    adapter = make_adapter(dropout=True)
     together = [output["logits"] for output in adapter.label(model, tasks)]
     torch.rand(7)
     alone = [adapter.label(model, [task])[0]["logits"] for task in tasks]
@@ -93,6 +192,20 @@ def test_a_sentence_does_not_depend_on_its_company(
     for a, b, c in zip(together, alone, backwards, strict=True):
         assert torch.equal(a, b)
         assert torch.equal(a, c)
+
+
+@pytest.mark.parametrize("dropout", [False, True])
+@pytest.mark.parametrize("num_workers", [1, 3])
+def test_same_bits_from_call_to_call(
+    model: MaxLossTagger, make_tasks: Callable[..., list[Task]], dropout: bool, num_workers: int
+) -> None:
+    tasks = make_tasks(8, (1, 2, 5))
+    adapter = make_adapter(dropout=dropout, num_workers=num_workers, chunk_size=40)
+    first = adapter.label(model, tasks)
+    for _ in range(3):
+        torch.rand(7)
+        for again, output in zip(adapter.label(model, tasks), first, strict=True):
+            assert torch.equal(again["logits"], output["logits"])
 
 
 def test_dropout_is_on_only_if_asked_for(model: MaxLossTagger, tasks: list[Task]) -> None:
@@ -125,9 +238,16 @@ def test_leaves_no_trace(model: MaxLossTagger, tasks: list[Task], mode: bool, dr
     assert everything(model) == before
 
 
-@pytest.mark.parametrize("method", ["loss", "forward"])
+@pytest.mark.parametrize("method", ["losses", "forward"])
+@pytest.mark.parametrize("dropout", [True, False])
+@pytest.mark.parametrize("num_workers", [1, 3])
 def test_leaves_no_trace_after_an_exception(
-    model: MaxLossTagger, tasks: list[Task], monkeypatch: pytest.MonkeyPatch, method: str
+    model: MaxLossTagger,
+    tasks: list[Task],
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    dropout: bool,
+    num_workers: int,
 ) -> None:
     """Whether the update or the labelling of the second sentence fails."""
     original, calls = getattr(model, method), []
@@ -141,23 +261,28 @@ def test_leaves_no_trace_after_an_exception(
     monkeypatch.setattr(model, method, failing)
     before = everything(model)
     with pytest.raises(RuntimeError, match="out of memory"):
-        make_adapter().label(model, tasks)
+        make_adapter(dropout=dropout, num_workers=num_workers, chunk_size=1).label(model, tasks)
     assert everything(model) == before
 
 
 @pytest.mark.parametrize("context", [torch.no_grad, torch.enable_grad, torch.inference_mode])
-def test_in_any_gradient_mode(model: MaxLossTagger, tasks: list[Task], context: Callable[[], Any]) -> None:
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_in_any_gradient_mode(
+    model: MaxLossTagger, tasks: list[Task], context: Callable[[], Any], num_workers: int
+) -> None:
     """AllenNLP validates and predicts under `no_grad`; users may do so under `inference_mode`."""
-    expected = make_adapter().label(model, tasks[:1])[0]
+    adapter = make_adapter(num_workers=num_workers, chunk_size=40)
+    expected = adapter.label(model, tasks)
     before = everything(model)
     with context():
-        output = make_adapter().label(model, tasks[:1])[0]
+        outputs = adapter.label(model, tasks)
         # A batch that is made in inference mode, as a predictor does.
-        made_inside = copy.deepcopy(tasks[:1])
-        again = make_adapter().label(model, made_inside)[0]
-    for found in (output, again):
-        assert torch.equal(found["logits"], expected["logits"])
-        assert not found["logits"].requires_grad
+        made_inside = copy.deepcopy(tasks)
+        again = adapter.label(model, made_inside)
+    for found in (outputs, again):
+        for ours, theirs in zip(found, expected, strict=True):
+            assert torch.equal(ours["logits"], theirs["logits"])
+            assert not ours["logits"].requires_grad
     assert everything(model) == before
 
 
@@ -186,3 +311,64 @@ def test_queries_without_labels(model: MaxLossTagger, tasks: list[Task]) -> None
 
 def test_no_tasks(model: MaxLossTagger) -> None:
     assert make_adapter().label(model, []) == []
+
+
+class TestBfloat16:
+    def test_is_near_single_precision(
+        self, model: MaxLossTagger, make_tasks: Callable[..., list[Task]]
+    ) -> None:
+        tasks = make_tasks(8, (1, 2, 5))
+        expected = [reference_logits(model, task, 1e-2) for task in tasks]
+        outputs = make_adapter(dtype="bfloat16").label(model.float(), tasks)
+        for output, theirs in zip(outputs, expected, strict=True):
+            assert output["logits"].dtype == torch.float32
+            assert 1e-5 < relative(output["logits"].double(), theirs) < 5e-2
+
+    def test_small_steps_are_not_lost(self, model: MaxLossTagger, tasks: list[Task]) -> None:
+        """Added to weights of that precision, they would be."""
+        lr = 1e-4
+        start, expected = (
+            torch.cat([reference_logits(model, task, rate)[0] for task in tasks]) for rate in (0.0, lr)
+        )
+        model.float()
+        before, after = (
+            torch.cat(
+                [
+                    output["logits"][0, : task["query"]["tags"].size(1)]
+                    for output, task in zip(
+                        make_adapter(rate, dtype="bfloat16").label(model, tasks), tasks, strict=True
+                    )
+                ]
+            ).double()
+            for rate in (0.0, lr)
+        )
+        step, exact = after - before, expected - start
+        assert (step * exact).sum() / (step.norm() * exact.norm()) > 0.5
+
+    def test_no_tasks(self, model: MaxLossTagger) -> None:
+        assert make_adapter(dtype="bfloat16").label(model, []) == []
+
+    def test_leaves_no_trace(self, model: MaxLossTagger, tasks: list[Task]) -> None:
+        before = everything(model.float())
+        make_adapter(dtype="bfloat16").label(model, tasks)
+        assert everything(model) == before
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"num_steps": 2}, "single step"),
+            ({"optimizer": {"type": "bert_adam"}}, "Adam, AdamW or plain SGD"),
+            ({"optimizer": {"type": "sgd", "lr": 0.1, "momentum": 0.9}}, "Adam, AdamW or plain SGD"),
+            ({"optimizer": {"type": "adamw", "weight_decay": 0.1}}, "without weight decay"),
+        ],
+        ids=str,
+    )
+    def test_refusals(
+        self, model: MaxLossTagger, tasks: list[Task], options: dict[str, Any], message: str
+    ) -> None:
+        with pytest.raises(ConfigurationError, match=message):
+            make_adapter(dtype="bfloat16", **options).label(model.float(), tasks)
+
+    def test_unknown_precision(self) -> None:
+        with pytest.raises(ConfigurationError, match=r"dtype='float16' .* must be one of float32, bfloat16"):
+            make_adapter(dtype="float16")

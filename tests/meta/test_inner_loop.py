@@ -1,38 +1,56 @@
-"""The inner loop: optimiser state, learning rate, and gradients."""
+"""The inner loop: optimiser state, learning rate, chunks, workers, and what stays in memory."""
 
-from collections.abc import Callable
+import copy
+import gc
+import weakref
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from allennlp.common import Lazy, Params
 from allennlp.common.checks import ConfigurationError
+from allennlp.data import TensorDict
 from allennlp.training.optimizers import AdamOptimizer, AdamWOptimizer, SgdOptimizer
 
-from allennlp_metaner.meta.inner_loop import InnerLoop, gradients
-from allennlp_metaner.meta.parameters import preserved, trainable_parameters
+from allennlp_metaner.meta.adapter import Adapter
+from allennlp_metaner.meta.inner_loop import Adapted, InnerLoop
+from allennlp_metaner.meta.meta_gradient import FirstOrderMaml
+from allennlp_metaner.meta.parameters import trainable_parameters
+from allennlp_metaner.meta.recording import Recording, _Linear
 from allennlp_metaner.models.max_loss_tagger import MaxLossTagger
 from allennlp_metaner.tasks.task_field import Task
 
 LR = 1e-3
+RAGGED = (1, 2, 5)
+Weights = dict[str, torch.Tensor]
+Mover = Callable[..., torch.Tensor]
+TaggerMaker = Callable[..., MaxLossTagger]
+TaskMaker = Callable[..., list[Task]]
 
 
 @pytest.fixture
-def model(make_tagger: Callable[..., MaxLossTagger]) -> MaxLossTagger:
+def model(make_tagger: TaggerMaker) -> MaxLossTagger:
     return make_tagger().eval()
 
 
 @pytest.fixture
-def tasks(make_tasks: Callable[[int, int], list[Task]]) -> list[Task]:
+def tasks(make_tasks: TaskMaker) -> list[Task]:
     return make_tasks(3, 2)
 
 
-def moved(loop: InnerLoop, model: MaxLossTagger, task: Task, scale: float = 1.0) -> torch.Tensor:
-    """How far the support set of `task` moves the parameters, as one vector; the model stays."""
-    parameters = trainable_parameters(model)
-    with preserved(model):
-        before = torch.cat([p.detach().flatten() for _, p in parameters])
-        loop.adapt(model, parameters, task["support"], learning_rate_scale=scale)
-        return torch.cat([p.detach().flatten() for _, p in parameters]) - before
+@pytest.fixture
+def moved(adapt: Callable[..., list[Weights]]) -> Mover:
+    """How far the support set of `task` moves the parameters, as one vector."""
+
+    def moved(
+        loop: InnerLoop, model: MaxLossTagger, task: Task, scale: float = 1.0, **options: Any
+    ) -> torch.Tensor:
+        (weights,) = adapt(loop, model, [task["support"]], learning_rate_scale=scale, **options)
+        return torch.cat([(weights[n] - p.detach()).flatten() for n, p in trainable_parameters(model)])
+
+    return moved
 
 
 @pytest.mark.parametrize(
@@ -45,22 +63,31 @@ def moved(loop: InnerLoop, model: MaxLossTagger, task: Task, scale: float = 1.0)
     ids=["adam", "adamw", "momentum"],
 )
 def test_optimizer_state_is_fresh_for_every_task(
-    model: MaxLossTagger, tasks: list[Task], optimizer: Lazy
+    model: MaxLossTagger,
+    tasks: list[Task],
+    adapt: Callable[..., list[Weights]],
+    moved: Mover,
+    optimizer: Lazy,
 ) -> None:
     loop = InnerLoop(optimizer, num_steps=2)
     first = moved(loop, model, tasks[0])
     moved(loop, model, tasks[1])
     assert torch.equal(moved(loop, model, tasks[0]), first)
     assert first.abs().max() > 0
+    # Also within a chunk.
+    support = tasks[0]["support"]
+    one, other = adapt(loop, model, [support, support])
+    for name, weight in one.items():
+        torch.testing.assert_close(other[name], weight, rtol=1e-12, atol=1e-12)
 
 
-def test_state_lasts_from_step_to_step(model: MaxLossTagger, tasks: list[Task]) -> None:
+def test_state_lasts_from_step_to_step(model: MaxLossTagger, tasks: list[Task], moved: Mover) -> None:
     two_steps = moved(InnerLoop(Lazy(SgdOptimizer, lr=LR, momentum=0.9), 2), model, tasks[0])
     without_momentum = moved(InnerLoop(Lazy(SgdOptimizer, lr=LR), 2), model, tasks[0])
     assert two_steps.norm() > 1.3 * without_momentum.norm()
 
 
-def test_learning_rate_scale(model: MaxLossTagger, tasks: list[Task]) -> None:
+def test_learning_rate_scale(model: MaxLossTagger, tasks: list[Task], moved: Mover) -> None:
     loop = InnerLoop(Lazy(AdamOptimizer, lr=LR), num_steps=1)
     whole = moved(loop, model, tasks[0])
     # The scale of one call is not that of the next.
@@ -69,7 +96,7 @@ def test_learning_rate_scale(model: MaxLossTagger, tasks: list[Task]) -> None:
     assert torch.equal(moved(loop, model, tasks[0]), whole)
 
 
-def test_learning_rates_of_parameter_groups(model: MaxLossTagger, tasks: list[Task]) -> None:
+def test_learning_rates_of_parameter_groups(model: MaxLossTagger, tasks: list[Task], moved: Mover) -> None:
     groups = [(["classifier"], {"lr": 10 * LR}), (["text_field_embedder"], {})]
     loop = InnerLoop(Lazy(AdamOptimizer, lr=LR, parameter_groups=groups), num_steps=1)
     plain = InnerLoop(Lazy(AdamOptimizer, lr=LR), num_steps=1)
@@ -81,7 +108,7 @@ def test_learning_rates_of_parameter_groups(model: MaxLossTagger, tasks: list[Ta
     torch.testing.assert_close(moved(loop, model, tasks[0], scale=0.5), expected)
 
 
-def test_one_loop_serves_several_models(make_tagger: Callable[..., MaxLossTagger], tasks: list[Task]) -> None:
+def test_one_loop_serves_several_models(make_tagger: TaggerMaker, tasks: list[Task], moved: Mover) -> None:
     loop = InnerLoop(Lazy(AdamOptimizer, lr=LR), num_steps=1)
     models = [make_tagger().eval(), make_tagger().eval()]
     first, second, again = (moved(loop, models[i], tasks[0]) for i in (0, 1, 0))
@@ -89,35 +116,332 @@ def test_one_loop_serves_several_models(make_tagger: Callable[..., MaxLossTagger
     assert torch.equal(first, again)
 
 
-def test_max_loss_weight(model: MaxLossTagger, tasks: list[Task]) -> None:
+@pytest.mark.parametrize("num_steps", [1, 2])
+def test_a_model_that_moves(
+    make_tagger: TaggerMaker, tasks: list[Task], moved: Mover, num_steps: int
+) -> None:
+    """To another precision, as to another device: the parameters are the same objects with other contents."""
+    loop = InnerLoop(Lazy(AdamOptimizer, lr=LR), num_steps)
+    model = make_tagger().eval()
+    expected = moved(loop, model, tasks[0])
+    single = moved(loop, model.float(), tasks[0])
+    assert single.dtype == torch.float32
+    # Single precision cannot be exact, but the next result is as exact as the first.
+    model.load_state_dict(make_tagger().state_dict())
+    model.double()
+    model.load_state_dict(make_tagger().state_dict())
+    assert torch.equal(moved(loop, model, tasks[0]), expected)
+
+
+def test_a_copy_of_a_loop_in_use(model: MaxLossTagger, tasks: list[Task]) -> None:
+    """The adapter, and with it its loop, is part of the model."""
+    expected = model.adapter.label(model, tasks)
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    for ours, theirs in zip(twin.adapter.label(twin, tasks), expected, strict=True):
+        assert torch.equal(ours["logits"], theirs["logits"])
+
+
+def test_max_loss_weight(model: MaxLossTagger, tasks: list[Task], moved: Mover) -> None:
     """Adaptation leaves out the max loss that the model itself has."""
-    parameters, loop = trainable_parameters(model), InnerLoop(Lazy(SgdOptimizer, lr=LR), 1)
-    moves = []
-    for weight in (None, 2.0, 0.0):
-        with preserved(model) as snapshot:
-            loop.adapt(model, parameters, tasks[0]["support"], max_loss_weight=weight)
-            moves.append(torch.cat([p.detach().flatten().clone() for _, p in parameters]))
-            snapshot.restore()
-    assert torch.equal(moves[0], moves[1])
-    assert not torch.equal(moves[0], moves[2])
+    loop = InnerLoop(Lazy(SgdOptimizer, lr=LR), 1)
+    own, same, other = (
+        moved(loop, model, tasks[0], max_loss_weight=weight) for weight in (None, model.max_loss_weight, 0.0)
+    )
+    assert torch.equal(own, same)
+    assert not torch.equal(own, other)
 
 
-@pytest.mark.parametrize("num_steps", [0, -1])
-def test_num_steps_must_be_positive(num_steps: int) -> None:
-    with pytest.raises(ConfigurationError, match=f"num_steps={num_steps} .* at least 1"):
-        InnerLoop(num_steps=num_steps)
+@pytest.mark.parametrize("name", ["num_steps", "chunk_size", "num_workers"])
+@pytest.mark.parametrize("value", [0, -1])
+def test_numbers_must_be_positive(name: str, value: int) -> None:
+    with pytest.raises(ConfigurationError, match=f"{name}={value} .* at least 1"):
+        InnerLoop(**{name: value})
 
 
-def test_from_params(model: MaxLossTagger, tasks: list[Task]) -> None:
-    loop = InnerLoop.from_params(Params({"optimizer": {"type": "sgd", "lr": LR}, "num_steps": 1}))
+def test_from_params(model: MaxLossTagger, tasks: list[Task], moved: Mover) -> None:
+    config = {"optimizer": {"type": "sgd", "lr": LR}, "num_steps": 1, "chunk_size": 40, "num_workers": 2}
+    loop = InnerLoop.from_params(Params(config))
     torch.testing.assert_close(
         moved(loop, model, tasks[0]), moved(InnerLoop(Lazy(SgdOptimizer, lr=LR), 1), model, tasks[0])
     )
 
 
-def test_gradients_are_zero_for_unused_parameters() -> None:
-    used, unused = torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.ones(3))
-    found = gradients((3 * used).sum(), [("used", used), ("unused", unused)])
-    assert torch.equal(found[0], torch.full((2,), 3.0))
-    assert torch.equal(found[1], torch.zeros(3))
-    assert used.grad is None
+def calls_of(loop: InnerLoop, model: MaxLossTagger, supports: list[TensorDict], **options: Any) -> list[Any]:
+    """The tasks of every call of `use`."""
+    found = loop.map(lambda adapted: adapted.tasks, model, trainable_parameters(model), supports, **options)
+    assert all(tasks == of_call for tasks, of_call in found)
+    return [tasks for tasks, _ in found]
+
+
+class TestCalls:
+    """What `use` gets, and when."""
+
+    @pytest.fixture
+    def tasks(self, make_tasks: TaskMaker) -> list[Task]:
+        return make_tasks(8, RAGGED)
+
+    @pytest.fixture
+    def supports(self, tasks: list[Task]) -> list[TensorDict]:
+        return [task["support"] for task in tasks]
+
+    @pytest.fixture
+    def queries(self, tasks: list[Task]) -> list[TensorDict]:
+        return [task["query"] for task in tasks]
+
+    @pytest.mark.parametrize("chunk_size", [1, 40, 10_000])
+    def test_every_task_once_and_in_a_fixed_order(
+        self, model: MaxLossTagger, supports: list[TensorDict], chunk_size: int
+    ) -> None:
+        one, *others = (
+            calls_of(InnerLoop(chunk_size=chunk_size, num_workers=number), model, supports)
+            for number in (1, 3, 3, 3)
+        )
+        assert sorted(one) == [[task] for task in range(8)]
+        assert all(other == one for other in others)
+
+    def test_tasks_come_together_for_a_single_step(
+        self, model: MaxLossTagger, supports: list[TensorDict], queries: list[TensorDict]
+    ) -> None:
+        def sizes(num_steps: int, chunk_size: int, **options: Any) -> list[int]:
+            loop = InnerLoop(num_steps=num_steps, chunk_size=chunk_size)
+            found = calls_of(loop, model, supports, **options)
+            assert sorted(task for tasks in found for task in tasks) == list(range(8))
+            return sorted(map(len, found))
+
+        alone = [1] * 8
+        assert sizes(1, 10_000, queries=queries) == [8]
+        assert len(sizes(1, 80, queries=queries)) in range(2, 8)
+        assert sizes(1, 1, queries=queries) == alone
+        assert sizes(2, 10_000, queries=queries) == alone
+        assert sizes(1, 10_000, queries=queries, together=False) == alone
+        assert sizes(1, 10_000) == alone
+
+    @pytest.mark.parametrize("chunk_size", [1, 40, 150])
+    def test_chunks_are_no_larger_than_asked_for(
+        self,
+        model: MaxLossTagger,
+        supports: list[TensorDict],
+        queries: list[TensorDict],
+        monkeypatch: pytest.MonkeyPatch,
+        chunk_size: int,
+    ) -> None:
+        """Unless a single task is larger."""
+        losses, passes = model.losses, []
+
+        def spy(batches: Any, max_loss_weight: Any = None) -> torch.Tensor:
+            shapes = [batch["tokens"]["tokens"]["token_ids"].shape for batch in batches]
+            passes.append((len(batches), sum(rows for rows, _ in shapes) * max(width for _, width in shapes)))
+            return losses(batches, max_loss_weight)
+
+        monkeypatch.setattr(model, "losses", spy)
+        for options in ({}, {"queries": queries}):
+            passes.clear()
+            calls_of(InnerLoop(num_steps=1, chunk_size=chunk_size), model, supports, **options)
+            assert sum(number for number, _ in passes) == 8
+            assert all(size <= chunk_size or number == 1 for number, size in passes)
+
+    @pytest.mark.parametrize("num_steps", [1, 2])
+    @pytest.mark.parametrize("together", [True, False])
+    def test_queries_and_generator(
+        self,
+        model: MaxLossTagger,
+        supports: list[TensorDict],
+        queries: list[TensorDict],
+        num_steps: int,
+        together: bool,
+    ) -> None:
+        """`use` gets the queries of its tasks, as far as it gets any, and may run them."""
+
+        def use(adapted: Adapted) -> torch.Tensor:
+            assert isinstance(adapted.generator, torch.Generator)
+            for task, query in zip(adapted.tasks, adapted.queries, strict=bool(adapted.queries)):
+                assert torch.equal(query["tags"], queries[task]["tags"])
+            assert adapted.queries or together
+            with torch.no_grad():
+                return model.losses(adapted.queries or [queries[task] for task in adapted.tasks])
+
+        parameters = trainable_parameters(model)
+        found = InnerLoop(num_steps=num_steps).map(
+            use, model, parameters, supports, queries, together=together
+        )
+        with torch.no_grad():
+            expected = model.losses(queries)
+        for tasks, losses in found:
+            torch.testing.assert_close(losses, expected[tasks], rtol=1e-12, atol=0.0)
+
+    def test_no_tasks(self, model: MaxLossTagger) -> None:
+        assert calls_of(InnerLoop(), model, []) == []
+
+
+class TestThreads:
+    @pytest.fixture
+    def supports(self, make_tasks: TaskMaker) -> list[TensorDict]:
+        return [task["support"] for task in make_tasks(6, 1)]
+
+    @pytest.fixture(autouse=True)
+    def number_stays(self, threads: Callable[[int], None]) -> Iterator[None]:
+        """PyTorch has as many threads afterwards as before, come what may."""
+        threads(5)
+        yield
+        assert torch.get_num_threads() == 5
+
+    @pytest.mark.parametrize(("num_workers", "expected"), [(1, 5), (2, 2), (3, 1), (8, 1), (None, 1)])
+    def test_workers_share_the_threads(
+        self, model: MaxLossTagger, supports: list[TensorDict], num_workers: int | None, expected: int
+    ) -> None:
+        loop = InnerLoop(chunk_size=1, num_workers=num_workers)
+        found = loop.map(
+            lambda adapted: torch.get_num_threads(), model, trainable_parameters(model), supports
+        )
+        assert [number for _, number in found] == [expected] * 6
+
+    @pytest.mark.parametrize("num_workers", [1, 2, 3])
+    @pytest.mark.parametrize("failing", [0, 3, 5])
+    def test_an_exception_reaches_the_caller(
+        self,
+        model: MaxLossTagger,
+        supports: list[TensorDict],
+        adapt: Callable[..., list[Weights]],
+        num_workers: int,
+        failing: int,
+    ) -> None:
+        loop = InnerLoop(chunk_size=1, num_workers=num_workers)
+        expected = adapt(loop, model, supports)
+
+        def use(adapted: Adapted) -> None:
+            if adapted.tasks == [failing]:
+                raise KeyError(failing)
+
+        with pytest.raises(KeyError, match=str(failing)):
+            loop.map(use, model, trainable_parameters(model), supports)
+        # Whoever goes on with the same loop finds all of its workers.
+        for ours, theirs in zip(adapt(loop, model, supports), expected, strict=True):
+            assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+    def test_no_more_chunks_at_the_same_time_than_workers(
+        self, model: MaxLossTagger, supports: list[TensorDict]
+    ) -> None:
+        present: list[int] = []
+        most: list[int] = []
+
+        def use(adapted: Adapted) -> None:
+            present.append(1)
+            most.append(len(present))
+            torch.randn(200, 200) @ torch.randn(200, 200)
+            present.pop()
+
+        for num_workers in (1, 2):
+            most.clear()
+            loop = InnerLoop(chunk_size=1, num_workers=num_workers)
+            loop.map(use, model, trainable_parameters(model), supports)
+            assert max(most) <= num_workers
+
+
+@pytest.fixture
+def recordings(monkeypatch: pytest.MonkeyPatch) -> Iterator[list["weakref.ref[Recording]"]]:
+    """
+    Weak references to all recordings of a test. The garbage collector is off: what is not freed at once takes
+    memory until it runs.
+    """
+    found: list[weakref.ref[Recording]] = []
+
+    class Noted(Recording):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            found.append(weakref.ref(self))
+
+    monkeypatch.setattr("allennlp_metaner.meta.recording.Recording", Noted)
+    gc.collect()
+    gc.disable()
+    yield found
+    gc.enable()
+
+
+def num_tensors() -> int:
+    return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
+
+
+class TestMemory:
+    """Nothing of a pass stays: neither its activations nor any other tensor."""
+
+    @pytest.mark.parametrize(
+        ("frozen_layers", "num_workers", "num_steps"), [(3, 1, 1), (3, 2, 2), (3, 1, 3), (None, 2, 2)]
+    )
+    def test_of_the_meta_gradient(
+        self,
+        make_tagger: TaggerMaker,
+        make_tasks: TaskMaker,
+        recordings: list["weakref.ref[Recording]"],
+        frozen_layers: int | None,
+        num_workers: int,
+        num_steps: int,
+    ) -> None:
+        """With tasks that share a pass, and with tasks that cannot."""
+        model, tasks = make_tagger(frozen_layers=frozen_layers).train(), make_tasks(4, RAGGED)
+        maml = FirstOrderMaml(InnerLoop(num_steps=num_steps, chunk_size=80, num_workers=num_workers))
+        parameters = trainable_parameters(model)
+        maml(model, parameters, tasks, seed=0)
+        before = num_tensors()
+        for seed in range(3):
+            maml(model, parameters, tasks, seed=seed)
+            assert [recording() for recording in recordings if recording() is not None] == []
+        assert len(recordings) >= 4 * (4 + 4 * (num_steps - 1))
+        assert num_tensors() == before
+
+    @pytest.mark.parametrize(
+        ("frozen_layers", "num_workers", "num_steps", "dropout"),
+        [(3, 1, 1, False), (3, 2, 1, True), (3, 2, 2, False), (None, 2, 1, False)],
+    )
+    def test_of_the_adapter(
+        self,
+        make_tagger: TaggerMaker,
+        make_tasks: TaskMaker,
+        recordings: list["weakref.ref[Recording]"],
+        dropout: bool,
+        num_workers: int,
+        num_steps: int,
+        frozen_layers: int | None,
+    ) -> None:
+        model, tasks = make_tagger(frozen_layers=frozen_layers), make_tasks(4, RAGGED)
+        loop = InnerLoop(num_steps=num_steps, chunk_size=80, num_workers=num_workers)
+        adapter = Adapter(loop, dropout=dropout)
+        adapter.label(model, tasks)
+        before = num_tensors()
+        for _ in range(3):
+            adapter.label(model, tasks)
+            assert [recording() for recording in recordings if recording() is not None] == []
+        assert recordings
+        assert num_tensors() == before
+
+    def test_would_be_noticed(
+        self,
+        model: MaxLossTagger,
+        tasks: list[Task],
+        recordings: list["weakref.ref[Recording]"],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Kept with its graph, the input of a layer leads back to the recording."""
+        original = _Linear.backward
+
+        def with_graph(ctx: Any, output_gradient: torch.Tensor) -> Any:
+            keep, inputs = ctx.keep, ctx.saved_tensors[0]
+            ctx.keep = lambda _, output_gradient: keep(inputs, output_gradient)
+            return original(ctx, output_gradient)
+
+        monkeypatch.setattr(_Linear, "backward", with_graph)
+        FirstOrderMaml()(model, trainable_parameters(model), tasks, seed=0)
+        assert any(recording() is not None for recording in recordings)
+
+
+def test_gradient_is_that_of_the_support_set(
+    model: MaxLossTagger, tasks: list[Task], moved: Mover, reference: SimpleNamespace
+) -> None:
+    """One step of plain gradient descent."""
+    weights = {name: p.detach().clone() for name, p in trainable_parameters(model)}
+    expected = reference.gradient(model, weights, tasks[0]["support"], model.max_loss_weight)
+    found = moved(InnerLoop(Lazy(SgdOptimizer, lr=LR), 1), model, tasks[0])
+    theirs = torch.cat([expected[name].flatten() for name in weights])
+    torch.testing.assert_close(found, -LR * theirs, rtol=1e-9, atol=1e-12)

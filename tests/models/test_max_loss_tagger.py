@@ -1,5 +1,7 @@
 """The tagger: what it returns, what it counts, and its two losses."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -31,15 +33,19 @@ def parts(tiny_word_encoder: str) -> SimpleNamespace:
     for instance in instances:
         instance["tokens"].token_indexers = {"tokens": indexer}  # type: ignore[attr-defined]
     vocab = Vocabulary.from_instances(instances, tokens_to_add={"labels": SPECIAL})
-    batch = Batch(instances)
-    batch.index_instances(vocab)
+
+    def batch(sentences: list[tuple[list[str], list[str]]]) -> dict[str, Any]:
+        batch = Batch([instances[SENTENCES.index(sentence)] for sentence in sentences])
+        batch.index_instances(vocab)
+        return batch.as_tensor_dict()
 
     def make(output: str = "words", seed: int = 0, **arguments: Any) -> MaxLossTagger:
         torch.manual_seed(seed)
-        embedder = WordTransformerEmbedder(tiny_word_encoder, output=output)
+        windows = {key: arguments.pop(key) for key in ("max_length", "context") if key in arguments}
+        embedder = WordTransformerEmbedder(tiny_word_encoder, output=output, **windows)
         return MaxLossTagger(vocab, BasicTextFieldEmbedder({"tokens": embedder}), **arguments).eval()
 
-    return SimpleNamespace(make=make, vocab=vocab, tensors=batch.as_tensor_dict())
+    return SimpleNamespace(make=make, vocab=vocab, batch=batch, tensors=batch(SENTENCES))
 
 
 def without(tensors: dict[str, Any], *keys: str) -> dict[str, Any]:
@@ -76,17 +82,94 @@ def test_losses(parts: SimpleNamespace) -> None:
     mean = first.mean() + second.mean()
     maximum = first.max() + second.max()
     assert output["loss"].item() == pytest.approx((mean + 2 * maximum).item(), rel=1e-5)
-    assert model.loss(**parts.tensors).item() == pytest.approx(output["loss"].item(), rel=1e-6)
-    assert model.loss(**parts.tensors, max_loss_weight=0.0).item() == pytest.approx(mean.item(), rel=1e-5)
+    assert model.losses([parts.tensors]).item() == pytest.approx(output["loss"].item(), rel=1e-6)
+    assert model.losses([parts.tensors], max_loss_weight=0.0).item() == pytest.approx(mean.item(), rel=1e-5)
     by_token = parts.make(max_loss_weight=2.0, loss_reduction="token")
-    assert by_token.loss(**parts.tensors).item() == pytest.approx(
+    assert by_token.losses([parts.tensors]).item() == pytest.approx(
         (torch.cat([first, second]).mean() + 2 * maximum / 2).item(), rel=1e-5
     )
 
 
+@pytest.mark.parametrize("loss_reduction", ["sentence", "token"])
+@pytest.mark.parametrize("output", ["words", "subwords"])
+def test_losses_of_several_batches(parts: SimpleNamespace, loss_reduction: str, output: str) -> None:
+    """From one pass, in which they are padded; each is the loss that the batch has alone."""
+    model = parts.make(output=output, subword_labels=output == "subwords", loss_reduction=loss_reduction)
+    first, second = parts.batch(SENTENCES[:1]), parts.batch(SENTENCES[1:])
+    batches = [second, parts.tensors, first, second]
+    for weight in (None, 0.0):
+        alone = torch.cat([model.losses([each], max_loss_weight=weight) for each in batches])
+        together = model.losses(batches, max_loss_weight=weight)
+        assert together.shape == (4,)
+        torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-6)
+    model.losses(batches).sum().backward()
+    gradient = model.classifier.weight.grad.clone()
+    model.zero_grad()
+    for each in batches:
+        model.losses([each]).sum().backward()
+    torch.testing.assert_close(gradient, model.classifier.weight.grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("frozen_layers", [0, 3, 4, 5, None])
+def test_prepared(parts: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, frozen_layers: int | None) -> None:
+    """Batches that come with the output of the frozen layers have the same losses and logits."""
+    model = parts.make(frozen_layers=frozen_layers)
+    batches = [parts.batch(SENTENCES[1:]), parts.tensors, parts.batch(SENTENCES[:1])]
+    prepared = model.prepared(batches)
+    has_bottom = ["bottom" in batch["tokens"]["tokens"] for batch in prepared]
+    assert has_bottom == [frozen_layers in (3, 4)] * 3
+    torch.testing.assert_close(model.losses(prepared), model.losses(batches), rtol=1e-5, atol=1e-6)
+    for ours, theirs in zip(prepared, batches, strict=True):
+        torch.testing.assert_close(model(**ours)["logits"], model(**theirs)["logits"], rtol=1e-4, atol=1e-5)
+        assert torch.equal(ours["tags"], theirs["tags"])
+        assert "bottom" not in theirs["tokens"]["tokens"]
+    # Of the frozen layers, nothing is left to do.
+    encoder = model.text_field_embedder._token_embedders["tokens"]._embedder.transformer_model
+    expected = model.losses(batches)
+    for layer in encoder.encoder.layer[: frozen_layers if any(has_bottom) else 0]:
+        monkeypatch.setattr(layer, "forward", None)
+    torch.testing.assert_close(model.losses(prepared), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_prepared_sentences_longer_than_the_window(parts: SimpleNamespace) -> None:
+    model = parts.make(max_length=8, context=2)
+    batches = [parts.batch(SENTENCES[1:]), parts.tensors]
+    prepared = model.prepared(batches)
+    assert not any("bottom" in batch["tokens"]["tokens"] for batch in prepared)
+    torch.testing.assert_close(model.losses(prepared), model.losses(batches))
+    assert "bottom" in model.prepared(batches[:1])[0]["tokens"]["tokens"]
+
+
+def test_dropout_of_prepared_batches(parts: SimpleNamespace) -> None:
+    """Every batch has dropout of its own also in the frozen layers, though it may be the same batch."""
+    model = parts.make().train()
+    first, second = (batch["tokens"]["tokens"]["bottom"] for batch in model.prepared([parts.tensors] * 2))
+    assert not torch.equal(first, second)
+    assert not first.requires_grad
+
+
+def test_metrics_are_counted_by_one_thread_at_a_time(parts: SimpleNamespace) -> None:
+    """Adaptation labels several sentences at the same time."""
+    model = parts.make()
+    present, most, scored = [], [], []
+
+    def slow(predicted: list[list[str]], gold: list[list[str]]) -> None:
+        present.append(1)
+        most.append(len(present))
+        time.sleep(0.005)
+        scored.extend(predicted)
+        present.pop()
+
+    model._metric = slow
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda _: model(**parts.tensors), range(6)))
+    assert most == [1] * 6
+    assert len(scored) == model._num_scored == 12
+
+
 def test_metrics_count_what_is_labelled_and_nothing_else(parts: SimpleNamespace) -> None:
     model = parts.make()
-    model.loss(**parts.tensors).backward()
+    model.losses([parts.tensors]).backward()
     model(**without(parts.tensors, "tags"))
     empty = dict.fromkeys(model.get_metrics(), 0.0)
     assert model.get_metrics() == empty
@@ -117,7 +200,7 @@ def test_frozen_layers(parts: SimpleNamespace, frozen_layers: int | None) -> Non
     }
     assert frozen == expected
     assert len(frozen) == (0 if frozen_layers is None else 7 + 16 * frozen_layers)
-    model.loss(**parts.tensors).backward()
+    model.losses([parts.tensors]).backward()
     for name, parameter in model.named_parameters():
         assert (parameter.grad is None) == (name in frozen or ".pooler." in name), name
 
@@ -169,7 +252,7 @@ def test_subword_labels(parts: SimpleNamespace) -> None:
     )
     output = model(**parts.tensors)
     assert output["loss"].item() == pytest.approx(losses.mean().item(), rel=1e-5)
-    assert model.loss(**parts.tensors).item() == pytest.approx(losses.mean().item(), rel=1e-5)
+    assert model.losses([parts.tensors]).item() == pytest.approx(losses.mean().item(), rel=1e-5)
     # The words' own labels are those of their first subwords.
     assert torch.equal(output["logits"][0], logits[0, [1, 2, 4, 5, 10]])
     assert torch.equal(output["logits"][1, 0], logits[1, 1])

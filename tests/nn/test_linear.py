@@ -1,0 +1,190 @@
+"""The matrix product of linear layers, by either library."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional
+
+from allennlp_metaner.nn import linear as linear_module
+from allennlp_metaner.nn.linear import FastLinear, linear, prefers_onednn
+
+SHAPES = [
+    ((5, 4), 3),
+    ((1, 4), 3),
+    ((5, 1), 3),
+    ((5, 4), 1),
+    ((2, 3, 4), 5),
+    ((2, 3, 2, 4), 5),
+    ((4,), 3),
+    ((0, 4), 3),
+    ((70, 130), 65),
+]
+TOLERANCES = {torch.float32: 1e-5, torch.float64: 1e-13}
+Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+@pytest.fixture(params=[True, False], ids=["onednn", "blas"], autouse=True)
+def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Each where PyTorch has both; otherwise twice the same."""
+    onednn = request.param and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    monkeypatch.setattr(linear_module, "prefers_onednn", lambda: onednn)
+    return onednn
+
+
+def tensors(shape: tuple[int, ...], size: int, dtype: torch.dtype) -> Tensors:
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, dtype=torch.float64, generator=generator).to(dtype)
+
+    return draw(*shape), draw(size, shape[-1]), draw(size)
+
+
+def assert_equal(ours: torch.Tensor, theirs: torch.Tensor) -> None:
+    """Of whole products: single numbers may cancel out."""
+    assert ours.shape == theirs.shape
+    assert ours.dtype == theirs.dtype
+    assert (ours - theirs).norm() <= TOLERANCES[ours.dtype] * theirs.norm()
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@pytest.mark.parametrize(("shape", "size"), SHAPES, ids=str)
+def test_equals_pytorchs_own(shape: tuple[int, ...], size: int, dtype: torch.dtype) -> None:
+    inputs, weight, bias = tensors(shape, size, dtype)
+    assert_equal(linear(inputs, weight, bias), functional.linear(inputs, weight, bias))
+    assert_equal(linear(inputs, weight), functional.linear(inputs, weight))
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x, w: (x.t().contiguous().t(), w),
+        lambda x, w: (x, w.t().contiguous().t()),
+        lambda x, w: (x.t().contiguous().t(), w.t().contiguous().t()),
+        lambda x, w: (x[::2], w[::3]),
+        lambda x, w: (x[:, ::2], w[:, ::2]),
+        lambda x, w: (x[3:9], w[5:, :]),
+        lambda x, w: (x[:1].expand(6, -1), w),
+        lambda x, w: (x, w[:1].expand(6, -1)),
+        lambda x, w: (x.view(5, 4, 16)[:, 0], w),
+        lambda x, w: (x.view(5, 4, 16).transpose(0, 1), w),
+    ],
+    ids=[
+        "transposed inputs",
+        "transposed weight",
+        "both transposed",
+        "some rows",
+        "some columns",
+        "a stretch of rows",
+        "one row many times",
+        "one row of the weight many times",
+        "first of each sentence",
+        "words first",
+    ],
+)
+def test_operands_of_any_layout(
+    change: Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]], dtype: torch.dtype
+) -> None:
+    inputs, weight, bias = tensors((20, 16), 12, dtype)
+    inputs, weight = change(inputs, weight)
+    before = inputs.clone(), weight.clone()
+    bias = bias[: len(weight)]
+    assert_equal(linear(inputs, weight, bias), functional.linear(inputs, weight, bias))
+    assert_equal(linear(inputs, weight), functional.linear(inputs, weight))
+    assert torch.equal(inputs, before[0])
+    assert torch.equal(weight, before[1])
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+def test_gradient_of_a_weight(dtype: torch.dtype) -> None:
+    """Both operands transposed, with the rows of all tokens inside."""
+    inputs, weight, _ = tensors((20, 16), 12, dtype)
+    output_gradient = functional.linear(inputs, weight)
+    assert_equal(linear(output_gradient.t(), inputs.t()), output_gradient.t() @ inputs)
+    assert_equal(linear(output_gradient, weight.t()), output_gradient @ weight)
+
+
+def test_bfloat16_where_only_the_weight_is() -> None:
+    inputs, weight, bias = tensors((2, 20, 64), 32, torch.float32)
+    expected = functional.linear(inputs.double(), weight.double(), bias.double())
+    before = bias.clone()
+    for given in (None, bias):
+        found = linear(inputs, weight.bfloat16(), given)
+        assert found.dtype == torch.float32
+        theirs = expected if given is not None else expected - bias.double()
+        assert 1e-5 < (found.double() - theirs).norm() / theirs.norm() < 2e-2
+    assert torch.equal(bias, before)
+
+
+def test_the_choice_is_one_of_pytorchs(library: bool) -> None:
+    """And is the same every time."""
+    assert prefers_onednn() is prefers_onednn()
+    assert not prefers_onednn() or hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    found: list[Any] = []
+
+    def spy(*args: Any) -> torch.Tensor:
+        found.append(args)
+        return linear(*args)
+
+    monkeypatch.setattr(linear_module, "linear", spy)
+    return found
+
+
+class TestFastLinear:
+    @pytest.fixture
+    def network(self) -> torch.nn.Module:
+        return torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Dropout(0.5), torch.nn.Linear(4, 3))
+
+    def test_without_gradients(self, network: torch.nn.Module, calls: list[Any]) -> None:
+        inputs = torch.randn(5, 4)
+        expected = network.eval()(inputs)
+        with torch.no_grad(), FastLinear():
+            found = network(inputs)
+        assert len(calls) == 2
+        assert_equal(found, expected.detach())
+
+    def test_with_gradients(self, network: torch.nn.Module, calls: list[Any]) -> None:
+        inputs = torch.randn(5, 4)
+        with FastLinear():
+            network.eval()(inputs).sum().backward()
+        assert calls == []
+        assert all(parameter.grad is not None for parameter in network.parameters())
+
+    def test_generator(self, network: torch.nn.Module) -> None:
+        """Dropout draws from it, or else from PyTorch's."""
+        inputs, network = torch.ones(50, 4), network.train()
+
+        def run(**options: Any) -> torch.Tensor:
+            with torch.no_grad(), FastLinear(**options):
+                return network(inputs)
+
+        first, again, other = (run(generator=torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
+        assert torch.equal(first, again)
+        assert not torch.equal(first, other)
+        torch.manual_seed(0)
+        with torch.no_grad():
+            expected = network(inputs)
+        torch.manual_seed(0)
+        assert_equal(run(), expected)
+
+    @pytest.mark.parametrize("masked", [False, True])
+    def test_generator_of_attention(self, masked: bool) -> None:
+        query = torch.randn(2, 3, 4)
+        mask = torch.zeros(2, 3, 3) if masked else None
+
+        def run(seed: int) -> torch.Tensor:
+            torch.rand(seed + 1)
+            with torch.no_grad(), FastLinear(torch.Generator().manual_seed(seed)):
+                return functional.scaled_dot_product_attention(
+                    query, query, query, attn_mask=mask, dropout_p=0.5
+                )
+
+        assert torch.equal(run(0), run(0))
+        assert not torch.equal(run(0), run(1))
