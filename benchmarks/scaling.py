@@ -1,8 +1,8 @@
 """
 How time and memory grow: `python benchmarks/scaling.py`. Writes `docs/scaling.svg` and prints the figures.
 
-Left: the time of a meta-gradient against the number of tasks, for encoders of several sizes (random weights, 26
-subwords a sentence). Right: time and memory of exact retrieval for 1,000 queries against the size of the pool.
+Left: the time of a meta-gradient against the number of tasks, for encoders of several sizes (random weights,
+26 subwords a sentence). Right: time and memory of exact retrieval for 1,000 queries, against the pool's size.
 """
 
 import json

@@ -420,7 +420,6 @@ class TestDropout:
         self,
         make_tagger: TaggerMaker,
         make_tasks: TaskMaker,
-        threads: Callable[[int], None],
         num_sentences: int,
         where: str,
     ) -> None:
@@ -428,7 +427,6 @@ class TestDropout:
         The mean and the variance of the loss. One sentence comes without an attention mask, several of
         different lengths with one.
         """
-        threads(1)
         rates = {name: 0.3 * (name == where) for name in ("hidden", "attention_probs", "classifier")}
         of_encoder = {f"{name}_dropout_prob": rates[name] for name in ("hidden", "attention_probs")}
         model = make_tagger(dropout=rates["classifier"], embedder={"transformer_kwargs": of_encoder})
