@@ -22,6 +22,7 @@ ALLOWED = {
     "training": FOUNDATION | {"meta", "models", "retrieval", "tasks"},
     "predictors": FOUNDATION | {"meta", "models", "retrieval", "tasks"},
     "evaluation": FOUNDATION | {"meta", "models", "retrieval", "tasks"},
+    "commands": FOUNDATION | {"meta", "models", "retrieval", "tasks", "predictors"},
     # Scripts that stand beside the rest, and that nothing else needs.
     "tools": set[str](),
 }
