@@ -43,8 +43,9 @@ def overall(gold: str, predicted: str) -> Counts:
         # Cut in two, and two taken for one: one of them has the partner.
         ("B-PER I-PER O", "B-PER B-PER O", Counts(wrong_boundary=1, spurious=1)),
         ("B-PER B-PER O", "B-PER I-PER O", Counts(wrong_boundary=1, missed=1)),
-        # Each has the partner that is left, though one entity would do for both.
+        # From left to right, no entity takes a partner that the next one needs.
         ("B-PER I-PER B-PER I-PER", "B-PER I-PER I-PER B-PER", Counts(wrong_boundary=2)),
+        ("B-PER I-PER I-PER B-PER I-PER", "B-PER B-PER I-PER I-PER O", Counts(wrong_boundary=2)),
         # Of two types at one place, only the same words or the same type count.
         ("B-PER I-PER I-PER", "B-LOC B-PER O", Counts(wrong_boundary=1, spurious=1)),
         ("I-PER I-LOC O", "B-PER B-LOC [CLS]", Counts(correct=2)),
