@@ -22,6 +22,8 @@ ALLOWED = {
     "training": FOUNDATION | {"meta", "models", "retrieval", "tasks"},
     "predictors": FOUNDATION | {"meta", "models", "retrieval", "tasks"},
     "evaluation": FOUNDATION | {"meta", "models", "retrieval", "tasks"},
+    "analysis": {"data"},
+    "commands": FOUNDATION | {"meta", "models", "retrieval", "tasks", "predictors", "analysis"},
     # Scripts that stand beside the rest, and that nothing else needs.
     "tools": set[str](),
 }

@@ -13,12 +13,11 @@ from allennlp.predictors import Predictor
 
 from allennlp_metaner.data.coding import spans
 from allennlp_metaner.data.entity_masking_indexer import refuse_masking
-from allennlp_metaner.data.raw_text import join, tokenize
+from allennlp_metaner.data.json_sentences import parse_sentence
+from allennlp_metaner.data.raw_text import join
 from allennlp_metaner.data.sentence import sentence_instance, words_and_tags
 from allennlp_metaner.meta.adapter import adapter_of, adapts
 from allennlp_metaner.tasks.pseudo_task_reader import PseudoTaskReader
-
-Characters = list[tuple[int, int]]
 
 
 @Predictor.register("adapting")
@@ -71,13 +70,14 @@ class AdaptingPredictor(Predictor):
         return self.predict_batch_json([inputs])[0]
 
     def predict_batch_json(self, inputs: list[JsonDict]) -> list[JsonDict]:
-        parsed = [_parse(number, line) for number, line in enumerate(inputs, start=1)]
-        instances = self._instances([words for words, _, _ in parsed])
+        parsed = [
+            parse_sentence(line, f"sentence {number} of the input batch")
+            for number, line in enumerate(inputs, start=1)
+        ]
+        instances = self._instances([sentence.words for sentence in parsed])
         return [
-            self._describe(output, instance, text, offsets)
-            for output, instance, (_, text, offsets) in zip(
-                self._label(instances), instances, parsed, strict=True
-            )
+            self._describe(output, instance, sentence.text, sentence.offsets)
+            for output, instance, sentence in zip(self._label(instances), instances, parsed, strict=True)
         ]
 
     def predict_instance(self, instance: Instance) -> JsonDict:
@@ -91,7 +91,7 @@ class AdaptingPredictor(Predictor):
         return described
 
     def _json_to_instance(self, json_dict: JsonDict) -> Instance:
-        return self._instances([_parse(1, json_dict)[0]])[0]
+        return self._instances([parse_sentence(json_dict, "the input").words])[0]
 
     def _instances(self, sentences: Sequence[list[str]]) -> list[Instance]:
         if not self._adapt:
@@ -118,7 +118,7 @@ class AdaptingPredictor(Predictor):
         ]
 
     def _describe(
-        self, output: dict[str, Any], instance: Instance, text: str, offsets: Characters
+        self, output: dict[str, Any], instance: Instance, text: str, offsets: list[tuple[int, int]]
     ) -> JsonDict:
         (tags,), (probabilities,) = output["tags"], output["probabilities"]
         entities = []
@@ -147,19 +147,3 @@ class AdaptingPredictor(Predictor):
 
 def _without_gold(tensors: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in tensors.items() if key != "tags"}
-
-
-def _parse(number: int, line: JsonDict) -> tuple[list[str], str, Characters]:
-    """The words of a line of input, the text they are in, and their characters there."""
-    sentence: Optional[Any] = line.get("sentence")
-    words: Optional[Any] = line.get("words")
-    if isinstance(words, list) and words and all(isinstance(w, str) and w.strip() for w in words):
-        text, offsets = join(words)
-        return words, text, offsets
-    if words is None and isinstance(sentence, str) and sentence.strip():
-        tokens = tokenize(sentence)
-        return [token for token, _, _ in tokens], sentence, [(start, end) for _, start, end in tokens]
-    raise ConfigurationError(
-        f"sentence {number} of the input batch is {line!r}, but should be "
-        '{"sentence": "raw text, not empty"} or {"words": ["not", "empty"]}'
-    )

@@ -1,0 +1,37 @@
+"""Sentences as JSON lines: words, text, and where the one stands in the other."""
+
+from pathlib import Path
+
+import pytest
+from allennlp.common.checks import ConfigurationError
+
+from allennlp_metaner.data.json_sentences import parse_sentence, read_sentences
+
+
+@pytest.mark.parametrize(
+    ("line", "text", "words"),
+    [
+        ({"sentence": " Anna ist in\tKöln."}, " Anna ist in\tKöln.", ["Anna", "ist", "in", "Köln", "."]),
+        ({"words": ["Anna", "ist", "da."]}, "Anna ist da.", ["Anna", "ist", "da."]),
+        ({"words": ["Anna"], "sentence": "ignored"}, "Anna", ["Anna"]),
+    ],
+)
+def test_parse(line: dict[str, object], text: str, words: list[str]) -> None:
+    parsed = parse_sentence(line, "here")
+    assert (parsed.text, parsed.words) == (text, words)
+    assert [text[start:end] for start, end in parsed.offsets] == words
+
+
+@pytest.mark.parametrize("line", [None, 1, "text", ["a"], {}, {"sentence": 1}, {"words": [" "]}])
+def test_neither(line: object) -> None:
+    with pytest.raises(ConfigurationError, match=r"^here is .*should be"):
+        parse_sentence(line, "here")
+
+
+def test_blank_lines_count_but_are_no_sentences(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    path.write_text('\ufeff{"words": ["a"]}\r\n \n{"words": ["b"]}\n{"words"', "utf-8")
+    sentences = read_sentences(path)
+    assert [next(sentences).text, next(sentences).text] == ["a", "b"]
+    with pytest.raises(ConfigurationError, match=r"lines\.jsonl:4: .* is not JSON"):
+        next(sentences)
