@@ -312,13 +312,17 @@ def adapt() -> Callable[..., list[Weights]]:
     return run
 
 
-@pytest.fixture(autouse=True)
-def threads() -> Iterator[Callable[[int], None]]:
-    """
-    Sets the number of PyTorch's threads for one test. It is 1 for the others: products as small as these take
-    longer in several threads, and much longer where other programs run.
-    """
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Products as small as these take longer in several threads, and much longer where other programs run."""
     number = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield torch.set_num_threads
+    yield
     torch.set_num_threads(number)
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    """Sets the number of PyTorch's threads for one test."""
+    yield torch.set_num_threads
+    torch.set_num_threads(1)

@@ -428,7 +428,7 @@ class TestMemory:
 
         def with_graph(ctx: Any, output_gradient: torch.Tensor) -> Any:
             keep, inputs = ctx.keep, ctx.saved_tensors[0]
-            ctx.keep = lambda _, output_gradient: keep(inputs, output_gradient)
+            ctx.keep = lambda _, *others: keep(inputs, *others)
             return original(ctx, output_gradient)
 
         monkeypatch.setattr(_Linear, "backward", with_graph)
