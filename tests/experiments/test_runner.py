@@ -139,7 +139,7 @@ def test_failures_and_finished_cells(setting: SimpleNamespace) -> None:
     plain = by_system["plain"]
     assert "f1-measure-overall" in plain["metrics"]
     assert {"versions", "seed", "device", "seconds", "command", "hash"} <= plain.keys()
-    assert any(line.startswith("[1/3 cells] adapted") for line in lines)
+    assert any(line.startswith("[1/3 cells] plain") for line in lines)
     assert any("FAILED" in line for line in lines)
 
     # Again: what failed is tried again, what is finished is left alone.
@@ -165,7 +165,7 @@ def test_interruptions_change_nothing(setting: SimpleNamespace, monkeypatch: pyt
 
     # The runner is killed while the training goes on from its checkpoint; the training ends on its own.
     (folder / "slow").touch()
-    process = multiprocessing.get_context("forkserver").Process(target=run, args=(folder,))
+    process = multiprocessing.get_context("forkserver").Process(target=runner(folder, report=print).run)
     process.start()
     wait_for(lambda: len({line.split()[0] for line in updates(folder)}) == 2)
     assert process.pid
