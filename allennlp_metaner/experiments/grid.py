@@ -181,6 +181,7 @@ class _Grid:
         self._environment = self._checked_environment(grid, "")
         self._systems: dict[str, dict[str, Any]] = grid["systems"]
         self._targets: dict[str, dict[str, Any]] = grid["targets"]
+        self._trainings: dict[tuple[str, int], Training] = {}
         for kind, entries, keys, required in (
             ("systems", self._systems, _SYSTEM, "config"),
             ("targets", self._targets, _TARGET, "file"),
@@ -203,7 +204,7 @@ class _Grid:
             for target in targets:
                 self._check_name(target, self._targets, f"{where}.targets")
             for seed in seeds:
-                training = self._training(system, seed, ())
+                training = self._training(system, seed)
                 for target in targets:
                     file, overrides = (
                         self._targets[target]["file"],
@@ -212,7 +213,13 @@ class _Grid:
                     cells.append(Cell(system, target, training, file, {**overrides, **adaptation}))
         return cells
 
-    def _training(self, system: str, seed: int, followers: tuple[str, ...]) -> Training:
+    def _training(self, system: str, seed: int, followers: tuple[str, ...] = ()) -> Training:
+        # Evaluating a config takes a while, and many systems may start from one.
+        if (system, seed) not in self._trainings:
+            self._trainings[system, seed] = self._evaluated(system, seed, followers)
+        return self._trainings[system, seed]
+
+    def _evaluated(self, system: str, seed: int, followers: tuple[str, ...]) -> Training:
         entry, where = self._systems[system], f"systems.{system}"
         environment = {
             **self._environment,

@@ -48,8 +48,6 @@ def setting(
     """A grid of two systems that share a training, and a third, whose training fails."""
     monkeypatch.setenv("METANER_DATA", str(tiny_data))
     monkeypatch.setenv("METANER_ENCODER", tiny_word_encoder)
-    monkeypatch.setenv("METANER_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("TROUBLE", str(tmp_path))
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "trouble_callback.py").write_text(CALLBACK)
     overrides = {
@@ -67,6 +65,7 @@ def setting(
     layout = {"validation_dataset_reader.base_reader.num_columns": 3}
     grid = {
         "seeds": [1],
+        "environment": {"METANER_CACHE": str(tmp_path / "cache"), "TROUBLE": str(tmp_path)},
         "systems": systems,
         "targets": {"es": {"file": str(tiny_data / "conll2002/esp.testb"), "overrides": layout}},
     }
@@ -152,7 +151,7 @@ def test_failures_and_finished_cells(setting: SimpleNamespace) -> None:
     }
 
 
-def test_interruptions_change_nothing(setting: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interruptions_change_nothing(setting: SimpleNamespace) -> None:
     without(setting, "broken")
     folder = setting.folder
     assert run(folder, "expected") == 0
