@@ -9,6 +9,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Optional
 
@@ -53,7 +54,7 @@ class ExperimentRunner:
     packages : `Sequence[str]`, optional (default = `("allennlp_metaner",)`)
         As `--include-package` of `allennlp`.
     report : `Callable[[str], None]`, optional (default = `print`)
-        Takes the lines that tell how things are going.
+        Takes the lines that tell how things are going; the default prints them at once.
     poll_seconds : `float`, optional (default = `10.0`)
         How often to look for what other runners are doing when nothing else is left.
     """
@@ -63,7 +64,7 @@ class ExperimentRunner:
         cells: Sequence[Cell],
         directory: Path,
         packages: Sequence[str] = ("allennlp_metaner",),
-        report: Callable[[str], None] = print,
+        report: Callable[[str], None] = partial(print, flush=True),
         poll_seconds: float = 10.0,
     ) -> None:
         self._cells = cells
