@@ -4,7 +4,7 @@ Meta-learning for cross-lingual named entity recognition without labelled target
 Importing the package registers all its components (`--include-package allennlp_metaner`).
 """
 
-from allennlp_metaner.commands import errors, neighbors
+from allennlp_metaner.commands import errors, experiment, neighbors
 from allennlp_metaner.data import column_reader, entity_masking_indexer, word_transformer_indexer
 from allennlp_metaner.evaluation import adapting_evaluator
 from allennlp_metaner.meta import meta_gradient
@@ -23,7 +23,7 @@ __all__ = [
     "bert_adam",
     "column_reader",
     "entity_masking_indexer",
-    "errors",
+from allennlp_metaner.commands import errors, experiment, neighbors
     "max_loss_tagger",
     "meta_gradient",
     "meta_trainer",

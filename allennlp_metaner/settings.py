@@ -17,6 +17,8 @@ DEFAULTS = {
     "METANER_TARGET": "conll2002_es",
     # The number of meta updates, the tasks (or, for the base model, sentences) of an update, and K.
     "METANER_UPDATES": "3000",
+    # Of the full method: meta updates between two validations, unless there are fewer in all.
+    "METANER_UPDATES_PER_VALIDATION": "300",
     "METANER_BATCH_SIZE": "32",
     "METANER_NEIGHBORS": "2",
     "METANER_SEED": "13370",

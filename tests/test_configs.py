@@ -34,7 +34,7 @@ OVERRIDES = {
 NAMES = sorted(
     path.relative_to(CONFIGS).with_suffix("").as_posix()
     for path in CONFIGS.rglob("*.jsonnet")
-    if "lib" not in path.parts
+    if not {"lib", "experiments"} & set(path.parts)
 )
 TRAINING = [name for name in NAMES if name not in OVERRIDES]
 

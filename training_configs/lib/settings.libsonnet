@@ -6,6 +6,7 @@
   start: std.extVar('METANER_START'),
   target: std.extVar('METANER_TARGET'),
   updates: std.parseInt(std.extVar('METANER_UPDATES')),
+  updates_per_validation: std.parseInt(std.extVar('METANER_UPDATES_PER_VALIDATION')),
   batch_size: std.parseInt(std.extVar('METANER_BATCH_SIZE')),
   neighbors: std.parseInt(std.extVar('METANER_NEIGHBORS')),
   seed: std.parseInt(std.extVar('METANER_SEED')),

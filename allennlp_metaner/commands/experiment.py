@@ -1,0 +1,45 @@
+"""`allennlp metaner-experiment`: trains and evaluates all that a grid asks for."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from allennlp.commands.subcommand import Subcommand
+
+from allennlp_metaner.experiments.grid import read_grid
+from allennlp_metaner.experiments.runner import ExperimentRunner
+
+
+@Subcommand.register("metaner-experiment")
+class Experiment(Subcommand):
+    """
+    Trains and evaluates the systems of a grid ([`read_grid`](../experiments/grid.md)) that have no record yet
+    ([`ExperimentRunner`](../experiments/runner.md)). The exit status is 1 if a job failed.
+
+    Registered as a `Subcommand` with name "metaner-experiment". AllenNLP looks for subcommands in its
+    plugins, before it reads `--include-package`: the file `.allennlp_plugins` of the working directory, or
+    `~/.allennlp/plugins`, must name this package.
+    """
+
+    def add_subparser(self, parser: argparse._SubParsersAction) -> argparse.ArgumentParser:
+        help_text = "Train and evaluate the systems of a grid."
+        subparser = parser.add_parser(self.name, description=help_text, help=help_text)
+        subparser.add_argument("grid", type=Path, help="path to the Jsonnet file of the grid")
+        subparser.add_argument(
+            "-s", "--serialization-dir", type=Path, required=True, help="folder of trainings and records"
+        )
+        subparser.set_defaults(func=_run)
+        return subparser
+
+
+def _run(args: argparse.Namespace) -> None:
+    packages = list(dict.fromkeys(["allennlp_metaner", *args.include_package]))
+    cells = read_grid(args.grid, args.serialization_dir)
+    runner = ExperimentRunner(cells, args.serialization_dir, packages)
+    failed = runner.run()
+    print(runner.progress)
+    if failed:
+        folders = "".join(f"\n  {args.serialization_dir / job.folder}/" for job in failed)
+        sys.exit(
+            f"{len(failed)} failed; see record.json and log.txt in{folders}\nRun it again to try these again."
+        )

@@ -1,0 +1,1 @@
+"""Grids of trainings and evaluations: what the tables of a paper need."""

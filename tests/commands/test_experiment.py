@@ -1,0 +1,63 @@
+"""The command as AllenNLP finds it; what it does is tested in tests/experiments."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from allennlp.commands import main
+
+from allennlp_metaner.commands import experiment
+
+ROOT = Path(__file__).parents[2]
+
+
+class Recorder:
+    progress = "[1/2 cells]"
+    failed: list[Any] = []  # noqa: RUF012
+
+    def __init__(self, *arguments: Any) -> None:
+        self.arguments.append(arguments)
+
+    arguments: list[Any] = []  # noqa: RUF012
+
+    def run(self) -> list[Any]:
+        return self.failed
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> type[Recorder]:
+    monkeypatch.setattr(experiment, "ExperimentRunner", Recorder)
+    monkeypatch.setattr(experiment, "read_grid", lambda grid, directory: [grid, directory])
+    monkeypatch.setattr(Recorder, "arguments", [])
+    # AllenNLP's own optional plugins take long to import.
+    monkeypatch.setattr("allennlp.common.plugins.DEFAULT_PLUGINS", ())
+    monkeypatch.chdir(ROOT)
+    return Recorder
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["allennlp", "metaner-experiment", *arguments])
+    main()
+
+
+def test_command(
+    recorder: type[Recorder], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call(monkeypatch, "grid.jsonnet", "-s", "runs/x", "--include-package", "allennlp_metaner")
+    assert recorder.arguments == [
+        ([Path("grid.jsonnet"), Path("runs/x")], Path("runs/x"), ["allennlp_metaner"])
+    ]
+    assert "[1/2 cells]" in capsys.readouterr().out
+
+
+def test_failures_give_an_exit_status(recorder: type[Recorder], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failed:
+        folder = Path("cells/base-es-1-abc")
+
+    monkeypatch.setattr(recorder, "failed", [Failed()])
+    with pytest.raises(SystemExit) as exit_:
+        call(monkeypatch, "grid.jsonnet", "-s", "runs/x")
+    # A message is printed, and the status is 1.
+    assert "1 failed" in str(exit_.value.code)
+    assert "runs/x/cells/base-es-1-abc" in str(exit_.value.code)

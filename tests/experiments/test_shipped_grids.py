@@ -1,0 +1,61 @@
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from allennlp_metaner.experiments import grid
+from allennlp_metaner.experiments.grid import Cell, read_grid
+
+GRIDS = Path(__file__).parents[2] / "training_configs/experiments"
+
+
+@pytest.fixture(autouse=True)
+def first_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluating the configs for every seed takes long, and shows nothing new."""
+    checked = grid._Grid._checked_seeds
+    monkeypatch.setattr(grid._Grid, "_checked_seeds", lambda *arguments: checked(*arguments)[:1])
+
+
+def cells(name: str) -> list[Cell]:
+    return read_grid(GRIDS / f"{name}.jsonnet", Path("runs"))
+
+
+def trainings(found: list[Cell]) -> set[Path]:
+    return {cell.needs.folder for cell in found}
+
+
+def test_small() -> None:
+    found = cells("small")
+    more = {"base_adapted", "no_max_loss", "no_masking", "no_max_loss_no_masking", "random_support"}
+    assert Counter(cell.system for cell in found) == dict.fromkeys({"base", "full", *more}, 2)
+    assert len(trainings(found)) == 6
+    for cell in found:
+        config = cell.needs.config
+        assert config["trainer"]["num_epochs"] * config["data_loader"]["batches_per_epoch"] == 500
+        assert config["trainer"]["learning_rate_scheduler"]["warmup_steps"] == 50
+        assert config["trainer"]["optimizer"]["parameter_groups"][1] == [["classifier"], {"lr": 1e-3}]
+        assert cell.overrides["model.adapter.enabled"] == (cell.system != "base")
+        with_max_loss = cell.system in ("full", "no_masking", "random_support")
+        assert config["model"]["max_loss_weight"] == (2.0 if with_max_loss else 0.0)
+
+
+def test_paper_and_low_resource() -> None:
+    paper, low_resource = cells("paper"), cells("low_resource")
+    assert len(paper) == 7 * 3 + 2 * 2
+    assert len(trainings(paper)) == 6 + 2
+    assert {(cell.system, cell.target) for cell in paper if cell.target in ("fr", "zh")} == {
+        (system, target) for system in ("base_no_misc", "full_no_misc") for target in ("fr", "zh")
+    }
+    full = next(cell for cell in paper if cell.system == "full").needs.config
+    assert full["trainer"]["num_epochs"] * full["data_loader"]["batches_per_epoch"] == 3000
+
+    assert len(low_resource) == len(trainings(low_resource)) == 2 * 3 * 2
+    files = {"es": "esp.train", "nl": "ned.train", "de": "deu.train"}
+    for cell in low_resource:
+        start = cell.needs.needs
+        assert start is not None
+        # What paper.jsonnet trains.
+        assert start.folder in trainings(paper)
+        assert str(start.folder) in cell.needs.config["vocabulary"]["directory"]
+        assert cell.needs.config["train_data_path"].endswith(files[cell.target])
+        assert cell.overrides == {}

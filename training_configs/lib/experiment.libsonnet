@@ -1,0 +1,32 @@
+// What the grids in experiments/ share.
+local corpora = import 'corpora.libsonnet';
+
+{
+  // The test files of the paper's targets, and how an archive of a source model reads them.
+  targets: {
+    es: { file: corpora.conll2002_es.test, overrides: import '../targets/es.jsonnet' },
+    nl: { file: corpora.conll2002_nl.test, overrides: import '../targets/nl.jsonnet' },
+    de: { file: corpora.conll2003_de.test, overrides: import '../targets/de.jsonnet' },
+    fr: { file: corpora.europeana_fr.test, overrides: import '../targets/fr.jsonnet' },
+    zh: { file: corpora.msra_zh.test, overrides: import '../targets/zh.jsonnet' },
+  },
+
+  // Tables 3 and 4, and the controls, for targets with the four entity types of the source. `base` and `meta` are
+  // overrides of the configs; `few` replaces the seeds of all but base and full.
+  systems(base={}, meta={}, few={}):: {
+    base: { config: '../base_en.jsonnet', overrides: base, adapt: false },
+    // Shares its trainings with `base`.
+    base_adapted: self.base { adapt: true } + few,
+    full: { config: '../meta_en.jsonnet', overrides: meta, adapt: true },
+    no_max_loss: self.full { config: '../ablations/no_max_loss.jsonnet' } + few,
+    no_masking: self.full { config: '../ablations/no_masking.jsonnet' } + few,
+    no_max_loss_no_masking: self.full { config: '../ablations/no_max_loss_no_masking.jsonnet' } + few,
+    random_support: self.full { config: '../controls/random_support.jsonnet' } + few,
+  },
+
+  // Base and full for targets without MISC.
+  systems_without_misc(base={}, meta={}):: {
+    base_no_misc: { config: '../targets/no_misc_base.jsonnet', overrides: base, adapt: false },
+    full_no_misc: { config: '../targets/no_misc.jsonnet', overrides: meta, adapt: true },
+  },
+}
