@@ -23,7 +23,8 @@ __all__ = [
     "bert_adam",
     "column_reader",
     "entity_masking_indexer",
-from allennlp_metaner.commands import errors, experiment, neighbors
+    "errors",
+    "experiment",
     "max_loss_tagger",
     "meta_gradient",
     "meta_trainer",
