@@ -211,7 +211,9 @@ class InnerLoop(FromParams):
             return [result for chunk in chunks for result in work(chunk)]
         total_threads = torch.get_num_threads()
         try:
-            with ThreadPoolExecutor(num_workers, "inner-loop", torch.set_num_threads, (num_threads,)) as pool:
+            # Hooks, such as those of AllenNLP's confidence checks, expect one forward pass at a time.
+            at_a_time = 1 if _has_hooks(model) else num_workers
+            with ThreadPoolExecutor(at_a_time, "inner-loop", torch.set_num_threads, (num_threads,)) as pool:
                 return [result for results in pool.map(work, chunks) for result in results]
         finally:
             torch.set_num_threads(total_threads)
@@ -398,6 +400,11 @@ class _Pass:
             self.generator,
             self.halves,
         )[1]
+
+
+def _has_hooks(model: Any) -> bool:
+    modules = model.modules() if isinstance(model, torch.nn.Module) else []
+    return any(module._forward_hooks or module._forward_pre_hooks for module in modules)
 
 
 def _of_one_task(values: list[torch.Tensor], task: int, number: int) -> torch.Tensor:

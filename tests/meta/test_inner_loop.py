@@ -144,6 +144,21 @@ def test_a_copy_of_a_loop_in_use(model: MaxLossTagger, tasks: list[Task]) -> Non
         assert torch.equal(ours["logits"], theirs["logits"])
 
 
+@pytest.mark.parametrize("num_steps", [1, 2])
+def test_random_numbers_differ_from_task_to_task(
+    make_tagger: TaggerMaker, tasks: list[Task], adapt: Callable[..., list[Weights]], num_steps: int
+) -> None:
+    """With dropout, whether tasks share a chunk or not, and from step to step."""
+    model, support = make_tagger().train(), tasks[0]["support"]
+    for chunk_size in (1, 10_000):
+        loop = InnerLoop(Lazy(SgdOptimizer, lr=LR), num_steps, chunk_size)
+        first, second = adapt(loop, model, [support, support])
+        again, _ = adapt(loop, model, [support, support])
+        for name, weight in first.items():
+            assert torch.equal(weight, again[name])
+            assert not torch.equal(weight, second[name])
+
+
 def test_max_loss_weight(model: MaxLossTagger, tasks: list[Task], moved: Mover) -> None:
     """Adaptation leaves out the max loss that the model itself has."""
     loop = InnerLoop(Lazy(SgdOptimizer, lr=LR), 1)
@@ -445,3 +460,21 @@ def test_gradient_is_that_of_the_support_set(
     found = moved(InnerLoop(Lazy(SgdOptimizer, lr=LR), 1), model, tasks[0])
     theirs = torch.cat([expected[name].flatten() for name in weights])
     torch.testing.assert_close(found, -LR * theirs, rtol=1e-9, atol=1e-12)
+
+
+def test_hooks_see_one_pass_at_a_time(model: MaxLossTagger, tasks: list[Task]) -> None:
+    """AllenNLP's confidence checks read the order of layers from hooks on the first batch."""
+
+    def run() -> list[str]:
+        order: list[str] = []
+        handles = [
+            module.register_forward_hook(lambda *_, name=name: order.append(name))
+            for name, module in model.named_modules()
+        ]
+        loop = InnerLoop(num_steps=2, chunk_size=1, num_workers=3)
+        loop.map(lambda _: None, model, trainable_parameters(model), [task["support"] for task in tasks * 4])
+        for handle in handles:
+            handle.remove()
+        return order
+
+    assert run() == run()
