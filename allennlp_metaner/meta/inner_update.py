@@ -137,12 +137,14 @@ class InnerUpdate:
             out.copy_(value)
         stand_in = self._stand_ins[self.blocks[block][0]]
         stand_in.data, stand_in.grad = out, gradient()
-        for optimizer in self._optimizers:
-            # It passes over all the others, since they have no gradient.
-            optimizer.step()
-            if last:
-                optimizer.state.pop(stand_in, None)
-        stand_in.data, stand_in.grad = torch.empty(0), None
+        try:
+            for optimizer in self._optimizers:
+                # It passes over all the others, since they have no gradient.
+                optimizer.step()
+                if last:
+                    optimizer.state.pop(stand_in, None)
+        finally:
+            stand_in.data, stand_in.grad = torch.empty(0), None
 
 
 _CLOSED_FORMS: list[tuple[type[torch.optim.Optimizer], type[InnerUpdate]]] = []

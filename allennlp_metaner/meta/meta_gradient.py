@@ -51,7 +51,7 @@ class MetaGradient(Registrable):
         tasks : `Sequence[dict[str, Any]]`
             Each with a "query" and a "support" batch.
         seed : `int`
-            All random numbers (dropout) depend on this and the number of the task alone.
+            All random numbers (dropout) depend on this and on how the tasks fall into chunks.
         learning_rate_scale : `float`, optional (default = `1.0`)
             A factor on the inner learning rate.
 

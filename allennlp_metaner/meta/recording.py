@@ -306,7 +306,8 @@ class _Recorded(_Replacing):
 
     def _other(self, number: int) -> torch.Tensor:
         if number not in self.leaves:
-            self.leaves[number] = self._values[number].detach().requires_grad_()
+            # A copy: the buffer of a value is written again before the recording is used.
+            self.leaves[number] = self._values[number].detach().clone().requires_grad_()
         return self.leaves[number]
 
     def _linear(
