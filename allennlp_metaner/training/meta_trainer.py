@@ -52,7 +52,7 @@ class MetaTrainer(GradientDescentTrainer):
     A batch is one meta update, so the data loader's `batch_size` is the number of tasks of an update, and
     `batches_per_epoch` the number of updates between two validations. Validation is without adaptation.
 
-    Random numbers depend on the seed of the config, the number of the epoch, the update and the task alone:
+    Random numbers depend on the seed of the config, the number of the epoch, the update and its tasks alone:
     a recovered run ends with the same weights as one that was never interrupted, as long as the data loader
     has `num_workers` = 0 (AllenNLP's default); workers deliver batches in no fixed order.
 
