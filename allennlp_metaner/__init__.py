@@ -6,7 +6,7 @@ Importing the package registers all its components (`--include-package allennlp_
 
 from allennlp_metaner.commands import errors, experiment, neighbors
 from allennlp_metaner.data import column_reader, entity_masking_indexer, word_transformer_indexer
-from allennlp_metaner.evaluation import adapting_evaluator
+from allennlp_metaner.evaluation import adapting_evaluator, sentence_serializer
 from allennlp_metaner.meta import meta_gradient
 from allennlp_metaner.models import max_loss_tagger, word_transformer_embedder
 from allennlp_metaner.nn import span_f1
@@ -31,6 +31,7 @@ __all__ = [
     "neighbors",
     "pseudo_task_reader",
     "sentence_encoder",
+    "sentence_serializer",
     "similarity_index",
     "span_f1",
     "word_transformer_embedder",

@@ -81,7 +81,8 @@ class _Adapting:
         ]
         joined: dict[str, Any] = {
             key: [value for output in outputs for value in output[key]]
-            for key in ("words", "tags", "probabilities")
+            for key in ("words", "tags", "gold_tags", "probabilities")
+            if key in outputs[0]
         }
         if "loss" in outputs[0]:
             joined["loss"] = torch.stack([output["loss"] for output in outputs]).sum()

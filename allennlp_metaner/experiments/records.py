@@ -15,6 +15,9 @@ import torch
 RECORD = "record.json"
 """The file of a job's folder whose presence means that the job was done, or failed."""
 
+PREDICTIONS = "predictions.jsonl"
+"""The file of a cell's folder with words, gold and predicted tags, a sentence a line."""
+
 FINISHED, FAILED = "finished", "failed"
 """The values of a record's `status`."""
 

@@ -24,6 +24,7 @@ from allennlp_metaner.experiments.grid import Cell, Job, Training
 from allennlp_metaner.experiments.records import (
     FAILED,
     FINISHED,
+    PREDICTIONS,
     read_record,
     write_json,
     write_record,
@@ -41,7 +42,8 @@ class ExperimentRunner:
     - `log.txt`: what the job printed, over all attempts;
     - `lock`, which belongs to the process that does the job. So several runners, on several machines that
       share the folder, do nothing twice, and a job goes on, undisturbed, whose runner was killed;
-    - for trainings, `config.json` and `run`, the serialization directory.
+    - for trainings, `config.json` and `run`, the serialization directory;
+    - for cells, `predictions.jsonl`, see [`SentenceSerializer`](../evaluation/sentence_serializer.md).
 
     A training that was interrupted continues from its last checkpoint. A job that failed is tried again by
     the next runner, but not by one that saw it fail.
@@ -184,7 +186,9 @@ def _work(
         try:
             for package in packages:
                 import_module_and_submodules(package)
-            outcome = _train(job, folder) if isinstance(job, Training) else _evaluate(job, directory)
+            outcome = (
+                _train(job, folder) if isinstance(job, Training) else _evaluate(job, folder, directory)
+            )
             command = [
                 *outcome["command"],
                 *(part for name in packages for part in ("--include-package", name)),
@@ -210,9 +214,10 @@ def _train(training: Training, folder: Path) -> dict[str, Any]:
     }
 
 
-def _evaluate(cell: Cell, directory: Path) -> dict[str, Any]:
+def _evaluate(cell: Cell, folder: Path, directory: Path) -> dict[str, Any]:
     archive = str(directory / cell.needs.folder / "run/model.tar.gz")
-    overrides = json.dumps(cell.overrides)
+    overrides = json.dumps({**cell.overrides, "evaluation.batch_serializer": {"type": "sentences"}})
+    predictions = str(folder / PREDICTIONS)
     device = 0 if torch.cuda.is_available() else -1
     metrics = evaluate_from_archive(
         archive,
@@ -220,7 +225,8 @@ def _evaluate(cell: Cell, directory: Path) -> dict[str, Any]:
         json.dumps(cell.file),
         cmd_overrides=overrides,
         cuda_device=device,
+        predictions_output_file=predictions,
         file_friendly_logging=True,
     )
-    options = ["-o", overrides, "--cuda-device", str(device)]
+    options = ["-o", overrides, "--cuda-device", str(device), "--predictions-output-file", "NEW_FILE"]
     return {"command": ["allennlp", "evaluate", archive, cell.file, *options], "metrics": metrics}

@@ -176,7 +176,7 @@ class MaxLossTagger(Model):
         `dict[str, Any]`
             `logits` of shape `(num_sentences, num_words, num_labels)`, `mask` of shape
             `(num_sentences, num_words)`, `tags` (a list of strings a sentence), `words` if there is metadata,
-            and `loss` if there are gold tags.
+            and `loss` and `gold_tags` if there are gold tags.
         """
         mask = get_text_field_mask(tokens)
         logits = self._logits(tokens)
@@ -189,9 +189,9 @@ class MaxLossTagger(Model):
             output["words"] = [sentence["words"] for sentence in metadata]
         if tags is not None:
             output["loss"] = self._loss(logits, tokens, tags, None)
-            gold = self._decoder.names(tags, mask)
+            output["gold_tags"] = self._decoder.names(tags, mask)
             with _COUNTING:
-                self._metric(predicted, gold)
+                self._metric(predicted, output["gold_tags"])
                 self._num_scored += len(predicted)
         return output
 

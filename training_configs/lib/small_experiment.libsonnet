@@ -1,0 +1,29 @@
+// What the small grids have in common: the encoder of `make encoder`, and as much training as two cores can do.
+local updates = 500;
+// Tasks of an update of the full method, sentences of an update of the base model.
+local batch_size = 8;
+local updates_per_validation = 250;
+
+local learning_rates(encoder) = {
+  'trainer.optimizer.lr': encoder,
+  'trainer.optimizer.parameter_groups': [
+    [['text_field_embedder'], { lr: encoder }],
+    [['classifier'], { lr: 1e-3 }],
+  ],
+};
+
+{
+  environment: {
+    METANER_UPDATES: updates,
+    METANER_UPDATES_PER_VALIDATION: updates_per_validation,
+    METANER_BATCH_SIZE: batch_size,
+  },
+  // Overrides of the configs, by the learning rate of the encoder.
+  meta:: learning_rates,
+  // As many updates for the base model, so that none has seen more.
+  base(encoder):: learning_rates(encoder) {
+    'data_loader.batches_per_epoch': updates_per_validation,
+    'trainer.num_epochs': updates / updates_per_validation,
+    'trainer.learning_rate_scheduler.warmup_steps': std.ceil(updates / 10),
+  },
+}
