@@ -186,9 +186,7 @@ def _work(
         try:
             for package in packages:
                 import_module_and_submodules(package)
-            outcome = (
-                _train(job, folder) if isinstance(job, Training) else _evaluate(job, folder, directory)
-            )
+            outcome = _train(job, folder) if isinstance(job, Training) else _evaluate(job, folder, directory)
             command = [
                 *outcome["command"],
                 *(part for name in packages for part in ("--include-package", name)),

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from queue import SimpleQueue
 from typing import Any, NamedTuple, Optional, Protocol, TypeVar
@@ -12,7 +11,7 @@ from allennlp.common import FromParams, Lazy
 from allennlp.common.checks import ConfigurationError
 from allennlp.training.optimizers import AdamOptimizer, Optimizer
 
-from allennlp_metaner.meta.inner_update import InnerUpdate, inner_update
+from allennlp_metaner.meta.inner_update import inner_update
 from allennlp_metaner.meta.parameters import NamedParameters
 from allennlp_metaner.meta.recording import (
     Halves,
@@ -22,6 +21,8 @@ from allennlp_metaner.meta.recording import (
     halves_of,
     record,
 )
+from allennlp_metaner.meta.stepping import Stepped, Stepper
+from allennlp_metaner.meta.workers import Workers
 from allennlp_metaner.nn.joined import longest, num_sentences
 from allennlp_metaner.nn.linear import FastLinear
 
@@ -29,7 +30,10 @@ R = TypeVar("R")
 Batch = dict[str, Any]
 
 MAX_WORKERS = 3
-"""Each needs memory for a copy of the trainable parameters. Up to two may have another one, for gradients."""
+"""Each needs memory for a copy of the trainable parameters."""
+
+KEPT = 2**27
+"""If the gradients of a task have at most so many bytes, they are kept from the first step to the second."""
 
 
 DTYPES = ("float32", "bfloat16")
@@ -37,7 +41,9 @@ DTYPES = ("float32", "bfloat16")
 
 
 class Learner(Protocol):
-    """What the inner loop asks of a model: losses that leave the model's metrics alone."""
+    """
+    What the inner loop asks of a model, which is a `torch.nn.Module`: losses that leave its metrics alone.
+    """
 
     def losses(self, batches: Sequence[Batch], max_loss_weight: float | None = None) -> torch.Tensor:
         """The training loss of each batch; `max_loss_weight` overrides the own lambda (Eq. 13)."""
@@ -132,7 +138,8 @@ class InnerLoop(FromParams):
         self._chunk_size = chunk_size
         self._num_workers = num_workers
         self._made_for: list[torch.nn.Parameter] = []
-        self._workers: list[_Worker] = []
+        self._steppers: list[Stepper] = []
+        self._workers = Workers()
 
     def map(
         self,
@@ -176,6 +183,7 @@ class InnerLoop(FromParams):
         `list[tuple[list[int], R]]`
             The numbers of the tasks and what `use` returned, for each of its calls, in a fixed order.
         """
+        assert isinstance(model, torch.nn.Module)
         at_once = queries is not None and together and self.num_steps == 1
         halves = None
         if self._dtype == "bfloat16":
@@ -184,59 +192,51 @@ class InnerLoop(FromParams):
                     "dtype = 'bfloat16' of the inner loop is for adaptation by a single step: in "
                     "meta-training, and after the first step, weights of that precision would lose the steps"
                 )
-            assert isinstance(model, torch.nn.Module)
             halves = halves_of(model)
-        num_workers, num_threads = self._parallelism(parameters)
-        self._prepare(parameters, num_workers)
-        idle: SimpleQueue[_Worker] = SimpleQueue()
-        for worker in self._workers[:num_workers]:
-            idle.put(worker)
+        chunks = self._chunks(supports, queries if queries and at_once else supports)
+        at_a_time = max(1, min(self._most_at_a_time(parameters), len(chunks)))
+        self._prepare(parameters, at_a_time)
+        idle: SimpleQueue[Stepper] = SimpleQueue()
+        for stepper in self._steppers:
+            idle.put(stepper)
 
-        def work(chunk: list[int]) -> list[tuple[list[int], R]]:
-            worker = idle.get()
+        def work(chunk: list[int], own_seed: int) -> list[tuple[list[int], R]]:
+            stepper = idle.get()
             try:
                 pass_ = _Pass(model, parameters, supports, max_loss_weight, halves)
-                pass_.generator.manual_seed(derived_seed(seed, chunk[0]))
-                worker.update.begin(learning_rate_scale)
+                pass_.generator.manual_seed(own_seed)
+                stepper.update.begin(learning_rate_scale)
                 if queries and at_once:
-                    found = self._together(worker, pass_, chunk, queries)
+                    found = self._together(stepper, pass_, chunk, queries)
                 else:
-                    found = self._one_by_one(worker, pass_, chunk, None if together else queries)
+                    found = self._one_by_one(stepper, pass_, chunk, None if together else queries)
                 return [(adapted.tasks, use(adapted)) for adapted in found]
             finally:
-                idle.put(worker)
+                idle.put(stepper)
 
-        chunks = self._chunks(supports, queries if queries and at_once else supports)
-        if num_workers == 1:
-            return [result for chunk in chunks for result in work(chunk)]
-        total_threads = torch.get_num_threads()
-        try:
-            # Hooks, such as those of AllenNLP's confidence checks, expect one forward pass at a time.
-            at_a_time = 1 if _has_hooks(model) else num_workers
-            with ThreadPoolExecutor(at_a_time, "inner-loop", torch.set_num_threads, (num_threads,)) as pool:
-                return [result for results in pool.map(work, chunks) for result in results]
-        finally:
-            torch.set_num_threads(total_threads)
+        seeds = [derived_seed(seed, chunk[0]) for chunk in chunks]
+        results = self._workers.map(work, chunks, seeds, model, at_a_time)
+        return [result for of_chunk in results for result in of_chunk]
 
     def _one_by_one(
-        self, worker: "_Worker", pass_: "_Pass", chunk: list[int], queries: Optional[Sequence[Batch]]
+        self, stepper: Stepper, pass_: "_Pass", chunk: list[int], queries: Optional[Sequence[Batch]]
     ) -> Iterator[Adapted]:
         for tasks, first in pass_.first(chunk):
             again, prepared = pass_.prepared(tasks, self.num_steps - 1, queries)
             for position, task in enumerate(tasks):
                 values = [parameter.detach() for _, parameter in pass_.parameters]
-                worker.step(values, first, position, last=self.num_steps == 1)
+                stepper.step(values, first, position, last=self.num_steps == 1)
                 for step in range(2, self.num_steps + 1):
                     recording = pass_.record([again[step - 2][position]], values)
-                    worker.step(values, recording, 0, last=step == self.num_steps)
+                    stepper.step(values, recording, 0, last=step == self.num_steps)
                 own_query = prepared[position : position + 1]
                 yield Adapted([task], partial(_of_one_task, values), pass_.generator, own_query)
 
     def _together(
-        self, worker: "_Worker", pass_: "_Pass", chunk: list[int], queries: Sequence[Batch]
+        self, stepper: Stepper, pass_: "_Pass", chunk: list[int], queries: Sequence[Batch]
     ) -> Iterator[Adapted]:
         for tasks, first in pass_.first(chunk):
-            values = _Stepped(worker.update, pass_.parameters, first, pass_.halves)
+            values = Stepped(stepper.update, pass_.parameters, first, pass_.halves)
             own_queries = [queries[task] for task in tasks]
             yield Adapted(tasks, values, pass_.generator, own_queries, pass_.halves)
 
@@ -254,98 +254,23 @@ class InnerLoop(FromParams):
             room -= num_sentences(supports[task]) * lengths[chunks[-1][0]]
         return chunks
 
-    def _parallelism(self, parameters: NamedParameters) -> tuple[int, int]:
-        """The number of workers, and how many threads each has."""
-        num_threads = torch.get_num_threads()
+    def _most_at_a_time(self, parameters: NamedParameters) -> int:
         if parameters[0][1].device.type != "cpu":
-            return 1, num_threads
-        num_workers = self._num_workers or min(num_threads, MAX_WORKERS)
-        return num_workers, max(1, num_threads // num_workers)
+            return 1
+        return self._num_workers or min(torch.get_num_threads(), MAX_WORKERS)
 
-    def _prepare(self, parameters: NamedParameters, num_workers: int) -> None:
+    def _prepare(self, parameters: NamedParameters, num_steppers: int) -> None:
         """
         Building an optimiser logs its settings and sorts parameters into groups, which is too much for every
         task. So they are kept.
         """
         tensors = [parameter for _, parameter in parameters]
-        if list(map(id, tensors)) != list(map(id, self._made_for)) or len(self._workers) != num_workers:
-            self._made_for, self._workers = tensors, []
-        while len(self._workers) < num_workers:
+        if list(map(id, tensors)) != list(map(id, self._made_for)):
+            self._made_for, self._steppers, self._workers = tensors, [], Workers()
+        size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        while len(self._steppers) < num_steppers:
             optimizer = self._optimizer.construct(model_parameters=parameters)
-            update = inner_update(optimizer, parameters, keeps_gradients=num_workers < MAX_WORKERS)
-            self._workers.append(_Worker(update))
-
-
-class _Worker:
-    """What a thread needs for itself: an optimiser, and memory for the adapted parameters of a task."""
-
-    def __init__(self, update: InnerUpdate) -> None:
-        self.update = update
-        self._buffers: list[torch.Tensor] = []
-
-    def step(self, values: list[torch.Tensor], recording: Recording, task: int, last: bool) -> None:
-        """Replace `values` by those after one step."""
-        for block, numbers in enumerate(self.update.blocks):
-            value = _end_to_end([values[number] for number in numbers])
-            if len(self._buffers) == block:
-                self._buffers.append(torch.empty_like(value))
-            elif (self._buffers[block].dtype, self._buffers[block].device) != (value.dtype, value.device):
-                # The model has moved since.
-                self._buffers[block] = torch.empty_like(value)
-            gradient = partial(_gradient, recording, numbers, task)
-            stepped = self.update(block, value, gradient, self._buffers[block], last)
-            for number, part in zip(numbers, _apart(stepped, [values[n] for n in numbers]), strict=True):
-                values[number] = part
-
-
-class _Stepped:
-    """`Values` after the first and only step: a matrix is computed when it is needed, and not kept."""
-
-    def __init__(
-        self,
-        update: InnerUpdate,
-        parameters: NamedParameters,
-        recording: Recording,
-        halves: Optional[Halves],
-    ) -> None:
-        self._update = update
-        self._changes = {n for n, (_, parameter) in enumerate(parameters) if id(parameter) in (halves or {})}
-        self._parameters = [parameter.detach() for _, parameter in parameters]
-        self._recording = recording
-        self._block = {number: block for block, numbers in enumerate(update.blocks) for number in numbers}
-        self._vectors: dict[tuple[int, int], torch.Tensor] = {}
-
-    def __call__(self, task: int, number: int) -> torch.Tensor:
-        block = self._block[number]
-        numbers = self._update.blocks[block]
-        if number in self._changes:
-            return self._update.change(block, self._recording.gradient(number, task))
-        if len(numbers) == 1:
-            return self._stepped(task, block, numbers)
-        if (task, number) not in self._vectors:
-            stepped = self._stepped(task, block, numbers)
-            parts = _apart(stepped, [self._parameters[n] for n in numbers])
-            self._vectors.update(((task, n), part) for n, part in zip(numbers, parts, strict=True))
-        return self._vectors[task, number]
-
-    def _stepped(self, task: int, block: int, numbers: list[int]) -> torch.Tensor:
-        value = _end_to_end([self._parameters[number] for number in numbers])
-        return self._update(block, value, partial(_gradient, self._recording, numbers, task))
-
-
-def _gradient(recording: Recording, numbers: list[int], task: int) -> torch.Tensor:
-    return _end_to_end([recording.gradient(number, task) for number in numbers])
-
-
-def _end_to_end(tensors: list[torch.Tensor]) -> torch.Tensor:
-    return tensors[0] if len(tensors) == 1 else torch.cat([tensor.flatten() for tensor in tensors])
-
-
-def _apart(together: torch.Tensor, like: list[torch.Tensor]) -> list[torch.Tensor]:
-    if len(like) == 1:
-        return [together]
-    parts = together.split([tensor.numel() for tensor in like])
-    return [part.view_as(tensor) for part, tensor in zip(parts, like, strict=True)]
+            self._steppers.append(Stepper(inner_update(optimizer, parameters, keeps_gradients=size <= KEPT)))
 
 
 class _Pass:
@@ -381,14 +306,16 @@ class _Pass:
         self, tasks: list[int], num_copies: int, queries: Optional[Sequence[Batch]]
     ) -> tuple[list[list[Batch]], list[Batch]]:
         """For the passes to come: the support sets, prepared for each step on its own, and the queries."""
-        supports = [self._supports[task] for task in tasks]
-        own_queries = [queries[task] for task in tasks] if queries else []
-        batches = supports * num_copies + own_queries
-        if batches:
-            with FastLinear(self.generator):
-                batches = list(self._model.prepared(batches))
-        of_steps = [batches[n * len(tasks) : (n + 1) * len(tasks)] for n in range(num_copies)]
-        return of_steps, batches[num_copies * len(tasks) :]
+        supports = self._prepared([self._supports[task] for task in tasks] * num_copies)
+        of_steps = [supports[n * len(tasks) : (n + 1) * len(tasks)] for n in range(num_copies)]
+        # Apart, since they may be much longer or shorter.
+        return of_steps, self._prepared([queries[task] for task in tasks] if queries else [])
+
+    def _prepared(self, batches: list[Batch]) -> list[Batch]:
+        if not batches:
+            return []
+        with FastLinear(self.generator):
+            return list(self._model.prepared(batches))
 
     def record(self, batches: list[Batch], values: Optional[list[torch.Tensor]]) -> Recording:
         """A pass of some support sets."""
@@ -400,11 +327,6 @@ class _Pass:
             self.generator,
             self.halves,
         )[1]
-
-
-def _has_hooks(model: Any) -> bool:
-    modules = model.modules() if isinstance(model, torch.nn.Module) else []
-    return any(module._forward_hooks or module._forward_pre_hooks for module in modules)
 
 
 def _of_one_task(values: list[torch.Tensor], task: int, number: int) -> torch.Tensor:

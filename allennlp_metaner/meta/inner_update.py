@@ -1,5 +1,6 @@
 """The update of an inner optimiser, whose state is fresh for every task, a parameter at a time."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any, Optional, TypeVar
 
@@ -168,7 +169,11 @@ def inner_update(
     have one of their own.
     """
     for kind, update in _CLOSED_FORMS:
-        if isinstance(optimizer, kind) and not any(map(_has_extras, optimizer.param_groups)):
+        # PyTorch wraps the method `step` of every class that it makes an optimiser of.
+        same = isinstance(optimizer, kind) and inspect.unwrap(type(optimizer).step) is inspect.unwrap(
+            kind.step
+        )
+        if same and not any(map(_has_extras, optimizer.param_groups)):
             return update(optimizer, parameters, keeps_gradients)
     return InnerUpdate(optimizer, parameters, keeps_gradients)
 

@@ -95,7 +95,7 @@ class FirstOrderMaml(MetaGradient):
         seed: int,
         learning_rate_scale: float = 1.0,
     ) -> MetaGradientOutput:
-        total = [torch.zeros_like(parameter) for _, parameter in parameters]
+        total: list[torch.Tensor] = []
         losses: list[torch.Tensor] = []
         for first in range(0, len(tasks), TASKS_ADDED_UP):
             some = tasks[first : first + TASKS_ADDED_UP]
@@ -116,8 +116,13 @@ class FirstOrderMaml(MetaGradient):
                 seed=derived_seed(seed, first),
             )
             losses += [loss for _, (loss, _) in results]
-            for number, gradient in enumerate(total):
-                gradient.add_(Recording.total([recording for _, (_, recording) in results], number))
+            recordings = [recording for _, (_, recording) in results]
+            for number in range(len(parameters)):
+                gradient = Recording.total(recordings, number)
+                if first == 0:
+                    total.append(gradient)
+                else:
+                    total[number].add_(gradient)
         loss = torch.cat(losses).sum()
         if self._reduction == "mean":
             loss = loss / len(tasks)

@@ -10,6 +10,7 @@ sum over tasks, is then computed from its rows when it is needed, a layer at a t
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple, Optional
 
@@ -33,13 +34,16 @@ class NotSeparableError(Exception):
     """The model uses a parameter in a way that does not tell the tasks of a pass apart."""
 
 
+Product = Callable[[Optional[torch.Tensor], torch.Tensor], torch.Tensor]
+
+
 class _Use(NamedTuple):
     """
     One use of a parameter in a forward pass. Shapes: `(num_sentences, ..., size)`; the gradient is `product`
     of the two with all but the last dimension flattened.
     """
 
-    product: Callable[[Optional[torch.Tensor], torch.Tensor], torch.Tensor]
+    product: Product
     inputs: Optional[torch.Tensor]
     output_gradient: torch.Tensor
 
@@ -56,6 +60,21 @@ def _scale(inputs: Optional[torch.Tensor], output_gradient: torch.Tensor) -> tor
 
 def _offset(inputs: Optional[torch.Tensor], output_gradient: torch.Tensor) -> torch.Tensor:
     return output_gradient.sum(0)
+
+
+@cache
+def _table(num_rows: int, padding: Optional[int]) -> Product:
+    """For an embedding of so many rows, of which one may have no gradient."""
+
+    def product(inputs: Optional[torch.Tensor], output_gradient: torch.Tensor) -> torch.Tensor:
+        assert inputs is not None
+        table = output_gradient.new_zeros(num_rows, output_gradient.size(-1))
+        table.index_add_(0, inputs.flatten(), output_gradient)
+        if padding is not None:
+            table[padding] = 0
+        return table
+
+    return product
 
 
 class Recording:
@@ -88,16 +107,18 @@ class Recording:
         """
         return _gradient([(self, self._rows[task])], number)
 
-    def _keep(self, matrix: Optional[int], scale: Optional[int], offset: Optional[int]) -> "Keep":
-        """What notes one use of these parameters, in one layer, during the backward pass."""
+    def _keep(self, *uses: tuple[Optional[int], Product]) -> "Keep":
+        """What notes the use of some parameters in one layer, during the backward pass."""
 
         def keep(inputs: torch.Tensor, output_gradient: torch.Tensor, dtype: torch.dtype) -> None:
-            if matrix is not None:
-                self._uses[matrix].append(_Use(_matrix, inputs.to(dtype), output_gradient.to(dtype)))
-            if scale is not None:
-                self._uses[scale].append(_Use(_scale, inputs, output_gradient))
-            if offset is not None:
-                self._uses[offset].append(_Use(_offset, None, output_gradient))
+            for number, product in uses:
+                if number is None:
+                    continue
+                if product is _matrix:
+                    use = _Use(product, inputs.to(dtype), output_gradient.to(dtype))
+                else:
+                    use = _Use(product, None if product is _offset else inputs, output_gradient)
+                self._uses[number].append(use)
 
         return keep
 
@@ -180,7 +201,7 @@ def record(
     # Raises
 
     `NotSeparableError`, if there are several tasks and the model uses a trainable parameter elsewhere than in
-    linear layers and layer normalisation, or not with one row a sentence.
+    linear layers, layer normalisation and embeddings, or not with one row a sentence.
     """
     recording = Recording(parameters, sizes)
     with torch.enable_grad(), _Recorded(recording, parameters, values, sizes, generator, halves) as mode:
@@ -238,10 +259,12 @@ class _Replacing(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
-        if func in (functional.linear, functional.layer_norm, functional.dropout) and "input" in kwargs:
+        if func in _WITH_INPUT and "input" in kwargs:
             args = (kwargs.pop("input"), *args)
         if func is functional.linear:
             return self._linear(self._replaced(args[0]), *args[1:], **kwargs)
+        if func is functional.embedding and not _has_options(*args, **kwargs):
+            return self._embedding(*args, **kwargs)
         if func is functional.layer_norm:
             return self._layer_norm(self._replaced(args[0]), *args[1:], **kwargs)
         args = tuple(map(self._replaced, args))
@@ -281,9 +304,30 @@ class _Replacing(TorchFunctionMode):
     ) -> torch.Tensor:
         raise NotImplementedError
 
+    def _embedding(
+        self, inputs: torch.Tensor, weight: torch.Tensor, padding_idx: Optional[int] = None, **others: Any
+    ) -> torch.Tensor:
+        raise NotImplementedError
+
     def _other(self, number: int) -> torch.Tensor:
         """What stands for a parameter that is used in any other way, in a pass of one task."""
         raise NotImplementedError
+
+
+_WITH_INPUT = (functional.linear, functional.layer_norm, functional.embedding, functional.dropout)
+
+
+def _has_options(
+    inputs: torch.Tensor,
+    weight: torch.Tensor,
+    padding_idx: Optional[int] = None,
+    max_norm: Optional[float] = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> bool:
+    """Whether an embedding does more than to look up rows."""
+    return max_norm is not None or scale_grad_by_freq or sparse
 
 
 class _Recorded(_Replacing):
@@ -320,7 +364,7 @@ class _Recorded(_Replacing):
         if matrix is None and offset is None and not inputs.requires_grad:
             return linear(inputs, factor, bias)
         self._check_rows(inputs, matrix)
-        keep = self._recording._keep(matrix, None, offset)
+        keep = self._recording._keep((matrix, _matrix), (offset, _offset))
         return _Linear.apply(inputs, factor, self._value(bias), self.anchor, keep)
 
     def _layer_norm(
@@ -337,8 +381,19 @@ class _Recorded(_Replacing):
                 inputs, normalized_shape, self._replaced(weight), self._replaced(bias), eps
             )
         self._check_rows(inputs, scale)
-        keep = self._recording._keep(None, scale, offset)
+        keep = self._recording._keep((scale, _scale), (offset, _offset))
         return _LayerNorm.apply(inputs, self._value(weight), self._value(bias), self.anchor, eps, keep)
+
+    def _embedding(
+        self, inputs: torch.Tensor, weight: torch.Tensor, padding_idx: Optional[int] = None, **others: Any
+    ) -> torch.Tensor:
+        number = self._numbers.get(id(weight))
+        if number is None:
+            return functional.embedding(inputs, weight, padding_idx)
+        self._check_rows(inputs, number)
+        padding = None if padding_idx is None else padding_idx % len(weight)
+        keep = self._recording._keep((number, _table(len(weight), padding)))
+        return _Embedding.apply(inputs, self._value(weight), self.anchor, keep)
 
     def _value(self, tensor: Any) -> Any:
         number = self._numbers.get(id(tensor))
@@ -354,12 +409,15 @@ class _Valued(_Replacing):
         halves: Optional[Halves],
     ) -> None:
         super().__init__(parameters, sizes)
+        self._parameters = parameters
         self._halves = halves or {}
         self._values = values
         self._rows = _slices(sizes)
 
     def _other(self, number: int) -> torch.Tensor:
-        return self._values(0, number)
+        parameter = self._parameters[number][1]
+        value = self._values(0, number)
+        return parameter + value if id(parameter) in self._halves else value
 
     def _linear(
         self, inputs: torch.Tensor, weight: torch.Tensor, bias: Optional[torch.Tensor] = None
@@ -391,6 +449,14 @@ class _Valued(_Replacing):
             return functional.layer_norm(inputs, normalized_shape, weight, bias, eps)
 
         return self._by_task(layer_norm, inputs, weight, bias)
+
+    def _embedding(
+        self, inputs: torch.Tensor, weight: torch.Tensor, padding_idx: Optional[int] = None, **others: Any
+    ) -> torch.Tensor:
+        def embedding(inputs: torch.Tensor, weight: Any, bias: None) -> torch.Tensor:
+            return functional.embedding(inputs, weight, padding_idx)
+
+        return self._by_task(embedding, inputs, weight, None)
 
     def _by_task(
         self,
@@ -486,3 +552,21 @@ class _LayerNorm(torch.autograd.Function):
                 [True, False, False],
             )[0]
         return input_gradient, None, None, None, None, None
+
+
+class _Embedding(torch.autograd.Function):
+    """A look-up whose backward pass keeps which rows had which gradient, and makes no table of them."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, inputs: torch.Tensor, weight: torch.Tensor, anchor: torch.Tensor, keep: Keep
+    ) -> torch.Tensor:
+        ctx.save_for_backward(inputs)
+        ctx.keep = keep
+        return functional.embedding(inputs, weight)
+
+    @staticmethod
+    def backward(ctx: Any, output_gradient: torch.Tensor) -> Any:
+        (inputs,) = ctx.saved_tensors
+        ctx.keep(inputs.unsqueeze(-1), output_gradient.contiguous(), output_gradient.dtype)
+        return None, None, None, None

@@ -20,6 +20,7 @@ from allennlp_metaner.models.freezing import freeze_bottom
 from allennlp_metaner.models.subword_labels import SubwordLabels
 from allennlp_metaner.models.word_transformer_embedder import WordTransformerEmbedder
 from allennlp_metaner.nn.joined import joined
+from allennlp_metaner.nn.linear import fast_linear
 from allennlp_metaner.nn.max_loss import REDUCTIONS, max_loss, token_losses
 from allennlp_metaner.nn.span_f1 import SpanF1
 
@@ -224,7 +225,8 @@ class MaxLossTagger(Model):
         ]
 
     def _logits(self, tokens: TextFieldTensors) -> torch.Tensor:
-        return self.classifier(self.dropout(self.text_field_embedder(tokens)))
+        with fast_linear():
+            return self.classifier(self.dropout(self.text_field_embedder(tokens)))
 
     def _loss(
         self,

@@ -1,5 +1,7 @@
 """The matrix products of linear layers, in the library that is fast on the CPU at hand."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, Optional
@@ -77,3 +79,16 @@ class FastLinear(TorchFunctionMode):
         if func is functional.scaled_dot_product_attention and self._generator is not None:
             return attention(*args, **{**(kwargs or {}), "generator": self._generator})
         return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def fast_linear() -> Iterator[None]:
+    """
+    [`FastLinear`](#fastlinear) where that is faster, no gradient is wanted, and nothing else stands in for the
+    layers, as [`with_values`](../meta/recording.md#with_values) does.
+    """
+    if torch.is_grad_enabled() or not prefers_onednn() or torch._C._len_torch_function_stack():
+        yield
+    else:
+        with FastLinear():
+            yield

@@ -183,7 +183,7 @@ class TestTagger:
     def test_tasks_that_cannot_share_a_pass(
         self, make_tagger: TaggerMaker, supports: list[TensorDict], options: dict[str, Any]
     ) -> None:
-        """Trainable embeddings look rows up; windows fold one sentence into several rows."""
+        """Positions are the same for all sentences; windows fold one sentence into several rows."""
         model = make_tagger(**options).eval()
         named = trainable_parameters(model)
         with pytest.raises(NotSeparableError):
@@ -214,12 +214,19 @@ class Layers(torch.nn.Module):
         self.rows = torch.nn.Parameter(torch.empty(6, 3, 4))
         self.matrix = torch.nn.Parameter(torch.empty(4, 4))
         self.frozen = torch.nn.Linear(4, 4).requires_grad_(False)
+        self.table = torch.nn.Embedding(5, 4, padding_idx=1)
         for parameter in self.parameters():
             torch.nn.init.normal_(parameter)
         self.double()
 
 
 Network = Callable[[Layers, torch.Tensor], torch.Tensor]
+
+
+def ids(x: torch.Tensor) -> torch.Tensor:
+    """Some numbers from 0 to 3, of which all inputs have several."""
+    return (x[..., 0] * 10).long() % 4
+
 
 SEPARABLE: dict[str, Network] = {
     "linear": lambda net, x: net.first(x),
@@ -239,6 +246,12 @@ SEPARABLE: dict[str, Network] = {
     "normalisation by keywords": lambda net, x: functional.layer_norm(
         input=net.first(x), normalized_shape=(4,), weight=net.norm.weight, bias=net.norm.bias, eps=0.1
     ),
+    "embedding": lambda net, x: net.first(net.table(ids(x)) + x).tanh(),
+    "embedding twice": lambda net, x: net.table(ids(x)) * net.table(ids(x + 1)),
+    "embedding without padding": lambda net, x: (
+        functional.embedding(input=ids(x), weight=net.table.weight) * x
+    ),
+    "frozen embedding": lambda net, x: functional.embedding(ids(x), net.frozen.weight) * net.first(x),
     "first word": lambda net, x: net.first(x[:, 0]).tanh(),
     "four dimensions": lambda net, x: net.first(x.unsqueeze(2).expand(-1, -1, 2, -1)).tanh(),
     "not contiguous": lambda net, x: net.first(x.transpose(1, 2)[:, :, :1].transpose(1, 2)),
@@ -252,6 +265,10 @@ OTHERS: dict[str, Network] = {
     "two sums": lambda net, x: (x @ (net.matrix + net.first.weight)).tanh() * (net.vector + net.first.bias),
     "transpose": lambda net, x: functional.linear(net.first(x), net.first.weight.t()),
     "matrix product": lambda net, x: x @ net.matrix,
+    "positions": lambda net, x: net.first(x) + net.table(torch.arange(x.size(1)).unsqueeze(0)),
+    "scaled embedding": lambda net, x: (
+        x * functional.embedding(ids(x), net.table.weight, scale_grad_by_freq=True)
+    ),
     "parameter as input": lambda net, x: net.first(net.rows) + x,
     "parameter as input by keyword": lambda net, x: functional.linear(input=net.rows, weight=net.matrix) + x,
     "normalised parameter": lambda net, x: net.norm(net.rows) + net.first(x),
