@@ -178,8 +178,8 @@ def _key(colours: Mapping[str, int], comparison: Comparison) -> Iterator[str]:
     yield f'<p class="key">Entities: {" ".join(types)}</p>'
     if comparison.base:
         yield (
-            '<p class="key"><span class="wrong">wrong<b>✗</b></span>: no gold entity; '
-            '<span class="missed">missed</span>: a gold entity without any prediction</p>'
+            '<p class="key"><span class="wrong">wrong<b>✗</b></span> means no gold entity, '
+            '<span class="missed">missed</span> a gold entity without any prediction</p>'
         )
 
 
