@@ -4,7 +4,7 @@ Meta-learning for cross-lingual named entity recognition without labelled target
 Importing the package registers all its components (`--include-package allennlp_metaner`).
 """
 
-from allennlp_metaner.commands import errors, experiment, neighbors
+from allennlp_metaner.commands import cases, errors, experiment, neighbors
 from allennlp_metaner.data import column_reader, entity_masking_indexer, word_transformer_indexer
 from allennlp_metaner.evaluation import adapting_evaluator, sentence_serializer
 from allennlp_metaner.meta import meta_gradient
@@ -21,6 +21,7 @@ __all__ = [
     "adapting_predictor",
     "atomic_checkpointer",
     "bert_adam",
+    "cases",
     "column_reader",
     "entity_masking_indexer",
     "errors",

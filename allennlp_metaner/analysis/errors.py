@@ -48,8 +48,14 @@ class Counts:
     def predicted(self) -> int:
         return self.correct + self.spurious + self.wrong_type + self.wrong_boundary
 
-    def add(self, outcome: str) -> None:
-        setattr(self, outcome, getattr(self, outcome) + 1)
+    @property
+    def f1(self) -> float:
+        """From 0 to 1, and 0 where there are no entities."""
+        entities = self.gold + self.predicted
+        return 2 * self.correct / entities if entities else 0.0
+
+    def add(self, outcome: str, number: int = 1) -> None:
+        setattr(self, outcome, getattr(self, outcome) + number)
 
     def as_dict(self) -> dict[str, int]:
         return {"gold": self.gold, "predicted": self.predicted, **asdict(self)}

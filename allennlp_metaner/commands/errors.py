@@ -8,17 +8,12 @@ from typing import Any
 
 from allennlp.commands.subcommand import Subcommand
 from allennlp.common.checks import ConfigurationError, check_for_gpu
-from allennlp.common.util import lazy_groups_of
-from allennlp.models import load_archive
 from allennlp.predictors import Predictor
 
 from allennlp_metaner.analysis.errors import LabelledSentence, analyse, as_markdown
-from allennlp_metaner.commands.loading import is_archive, local_path, task_reader
-from allennlp_metaner.data.sentence import words_and_tags
+from allennlp_metaner.commands.labelling import label_file
+from allennlp_metaner.commands.loading import load_checked, task_reader
 from allennlp_metaner.tasks.pseudo_task_reader import PseudoTaskReader
-
-# As many as the shipped configs evaluate together.
-_SENTENCES_PER_BATCH = 32
 
 
 @Subcommand.register("metaner-errors")
@@ -78,23 +73,17 @@ def label(predictor: Predictor, reader: PseudoTaskReader, data_file: str) -> Ite
 
     `ConfigurationError`, if a sentence has no gold tags.
     """
-    for batch in lazy_groups_of(reader.read(data_file), _SENTENCES_PER_BATCH):
-        for instance, output in zip(batch, predictor.predict_batch_instance(batch), strict=True):
-            words, gold = words_and_tags(instance)
-            if gold is None:
-                raise ConfigurationError(
-                    f"{data_file}: the sentence {' '.join(words)!r} has no tags, so errors cannot be told"
-                )
-            yield LabelledSentence(words, gold, output["tags"])
+    for words, gold, output in label_file(predictor, reader, data_file):
+        if gold is None:
+            raise ConfigurationError(
+                f"{data_file}: the sentence {' '.join(words)!r} has no tags, so errors cannot be told"
+            )
+        yield LabelledSentence(words, gold, output["tags"])
 
 
 def _run(arguments: argparse.Namespace) -> None:
     check_for_gpu(arguments.cuda_device)
-    if not is_archive(local_path(arguments.archive_file)):
-        raise ConfigurationError(
-            f"{arguments.archive_file} is no archive: give a model.tar.gz, or a serialization directory"
-        )
-    archive = load_archive(
+    archive = load_checked(
         arguments.archive_file, arguments.cuda_device, arguments.overrides, arguments.weights_file
     )
     reader = task_reader(archive.validation_dataset_reader, arguments.archive_file)

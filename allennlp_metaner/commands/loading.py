@@ -10,6 +10,7 @@ from allennlp.common import Params
 from allennlp.common.checks import ConfigurationError
 from allennlp.common.file_utils import cached_path
 from allennlp.data import DatasetReader
+from allennlp.models import Archive, load_archive
 from allennlp.models.archival import CONFIG_NAME, extracted_archive
 
 from allennlp_metaner.tasks.pseudo_task_reader import PseudoTaskReader
@@ -32,6 +33,36 @@ def local_path(path: str) -> Path:
         return Path(cached_path(path))
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"{path}: cannot be read ({error}). Check the path") from error
+
+
+def check_archive(archive_file: str) -> None:
+    """
+    # Raises
+
+    `ConfigurationError`, if `archive_file` is neither an archive nor a serialization directory.
+    """
+    if not is_archive(local_path(archive_file)):
+        raise ConfigurationError(
+            f"{archive_file} is no archive: give a model.tar.gz, or a serialization directory"
+        )
+
+
+def load_checked(
+    archive_file: str, cuda_device: int = -1, overrides: str = "", weights_file: Optional[str] = None
+) -> Archive:
+    """
+    AllenNLP's `load_archive`, with a clear error for what is none ([`check_archive`](#check_archive)).
+    """
+    check_archive(archive_file)
+    return load_archive(archive_file, cuda_device, overrides, weights_file)  # type: ignore[arg-type]
+
+
+def merged(*overrides: str) -> str:
+    """
+    One Jsonnet structure of overrides from several, any of which may be empty: later ones win.
+    """
+    # The line break ends a comment.
+    return " + ".join(f"({part}\n)" for part in overrides if part.strip())
 
 
 def task_reader(reader: DatasetReader, source: str) -> PseudoTaskReader:

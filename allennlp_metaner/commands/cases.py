@@ -1,0 +1,144 @@
+"""`allennlp metaner-cases`: a page with the sentences that two models label differently."""
+
+import argparse
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from allennlp.commands.subcommand import Subcommand
+from allennlp.common.checks import ConfigurationError, check_for_gpu
+from allennlp.common.util import lazy_groups_of
+from allennlp.models import Archive
+from allennlp.predictors import Predictor
+
+from allennlp_metaner.analysis.case_page import Side, render
+from allennlp_metaner.analysis.case_studies import Case, SupportSentence, compare
+from allennlp_metaner.commands.labelling import SENTENCES_PER_BATCH, label_file, label_words
+from allennlp_metaner.commands.loading import check_archive, load_checked, merged, task_reader
+from allennlp_metaner.meta.adapter import adapts
+
+
+@Subcommand.register("metaner-cases")
+class Cases(Subcommand):
+    """
+    Labels a file with two archives, usually of the base model and of one that is adapted, and writes a page
+    ([`render`](../analysis/case_page.md#render)) that shows the sentences in which they differ, and what the
+    adapted model retrieved for them.
+
+    Registered as a `Subcommand` with name "metaner-cases".
+    """
+
+    def add_subparser(self, parser: "argparse._SubParsersAction[Any]") -> argparse.ArgumentParser:
+        description = (
+            "Label a file with two models, and write a page in HTML with the sentences in which they differ: "
+            "the entities of both and the gold ones, and the source sentences that were retrieved."
+        )
+        subparser: argparse.ArgumentParser = parser.add_parser(
+            self.name, description=description, help="Show sentences that two models label differently."
+        )
+        subparser.add_argument("base_archive", help="an archive or a serialization directory")
+        subparser.add_argument(
+            "adapted_archive", help="another one, or the same with other settings; it reads the file"
+        )
+        subparser.add_argument(
+            "data_file", help="a file, labelled or not, for the config's validation_dataset_reader"
+        )
+        subparser.add_argument(
+            "-o", "--output-file", required=True, metavar="PAGE.html", help="where the page is written"
+        )
+        subparser.add_argument(
+            "--overrides",
+            default="",
+            help="a json(net) structure that overrides settings of both configs, such as the file's layout",
+        )
+        subparser.add_argument(
+            "--base-overrides",
+            default="",
+            help="further ones for the base model alone; without adaptation: "
+            "'{\"model.adapter.enabled\": false}'",
+        )
+        subparser.add_argument(
+            "--adapted-overrides", default="", help="further ones for the adapted model alone"
+        )
+        subparser.add_argument(
+            "--max-cases", type=int, default=200, help="how many sentences are shown at most (default: 200)"
+        )
+        subparser.add_argument("--cuda-device", type=int, default=-1, help="id of the GPU to use, if any")
+        subparser.set_defaults(func=_run)
+        return subparser
+
+
+def label_with_both(base: Archive, adapted: Archive, data_file: str) -> Iterator[Case]:
+    """
+    # Parameters
+
+    base : `Archive`
+    adapted : `Archive`
+        Its validation reader reads the file, for both.
+    data_file : `str`
+
+    # Returns
+
+    `Iterator[Case]`
+        The sentences of `data_file`, in order, also those in which the two do not differ.
+    """
+    base_predictor = Predictor.from_archive(base, "adapting")
+    labelled = label_file(
+        Predictor.from_archive(adapted, "adapting"), adapted.validation_dataset_reader, data_file
+    )
+    number = 0
+    for batch in lazy_groups_of(labelled, SENTENCES_PER_BATCH):
+        sentences = [sentence.words for sentence in batch]
+        outputs = label_words(base_predictor, base.validation_dataset_reader, sentences)
+        for (words, gold, output), base_output in zip(batch, outputs, strict=True):
+            number += 1
+            support = [SupportSentence(**sentence) for sentence in output.get("support", ())]
+            yield Case(number, words, gold, base_output["tags"], output["tags"], support)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    # First of all what is wrong at once: labelling may take long.
+    page = _page_path(arguments.output_file)
+    if arguments.max_cases < 1:
+        raise ConfigurationError(f"--max-cases={arguments.max_cases}: give a number above 0")
+    check_for_gpu(arguments.cuda_device)
+    base_overrides = arguments.overrides, arguments.base_overrides
+    adapted_overrides = arguments.overrides, arguments.adapted_overrides
+    check_archive(arguments.base_archive)
+    adapted = load_checked(arguments.adapted_archive, arguments.cuda_device, merged(*adapted_overrides))
+    task_reader(adapted.validation_dataset_reader, arguments.adapted_archive)
+    base = load_checked(arguments.base_archive, arguments.cuda_device, merged(*base_overrides))
+    comparison = compare(label_with_both(base, adapted, arguments.data_file), arguments.max_cases)
+    sides = (
+        Side(arguments.base_archive, adapts(base.model), [*filter(None, base_overrides)]),
+        Side(arguments.adapted_archive, adapts(adapted.model), [*filter(None, adapted_overrides)]),
+    )
+    _write(page, render(comparison, *sides, arguments.data_file))
+    print(f"{page}: {comparison.differing} of {comparison.sentences} sentences differ")
+
+
+def _page_path(path: str) -> Path:
+    page = Path(path)
+    # Elsewhere in AllenNLP, `-o` are overrides.
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise ConfigurationError(
+            f"-o {path}: give the page a name that ends in .html; overrides are given by --overrides here"
+        )
+    try:
+        page.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"{page}: its folder cannot be made ({error}). Give another one") from error
+    if page.is_dir() or not os.access(page.parent, os.W_OK):
+        raise ConfigurationError(f"{page}: cannot be written. Give a file in a folder that can be written to")
+    return page
+
+
+def _write(page: Path, text: str) -> None:
+    """Whatever happens, the page has either the new content or the old, if any."""
+    temporary = page.with_name(f"{page.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, "utf-8")
+        temporary.replace(page)
+    finally:
+        temporary.unlink(missing_ok=True)
