@@ -13,7 +13,8 @@ from allennlp.training.optimizers import AdamOptimizer
 
 from allennlp_metaner.meta.inner_loop import Adapted, InnerLoop
 from allennlp_metaner.meta.parameters import NamedParameters, preserved, trainable_parameters
-from allennlp_metaner.meta.recording import Halves, NotSeparableError, Values, with_values
+from allennlp_metaner.meta.replacing import Halves, NotSeparableError, Values
+from allennlp_metaner.meta.valued import with_values
 from allennlp_metaner.nn.joined import joined, num_sentences
 
 
@@ -67,7 +68,8 @@ class Adapter(FromParams):
         # Returns
 
         `list[dict[str, Any]]`
-            What `model` returns for each query.
+            What `model` returns for each query, possibly padded as long as others. A `loss` is the query's
+            own if `model` returns `losses`, one a sentence, or else the mean.
         """
         if torch.is_inference_mode_enabled():
             # No gradient goes through tensors that were made in this mode, but through copies made outside.
@@ -132,13 +134,17 @@ def _of_task(values: Values, task: int, _: int, number: int) -> torch.Tensor:
 
 def _apart(output: dict[str, Any], num_queries: int) -> list[dict[str, Any]]:
     """The output of each query, from what the model returned for all of them."""
-    return [
-        {
-            key: value / num_queries if key == "loss" else value[number : number + 1]
-            for key, value in output.items()
-        }
+    if num_queries == 1:
+        return [output]
+    apart = [
+        {key: value[number : number + 1] for key, value in output.items() if key != "loss"}
         for number in range(num_queries)
     ]
+    if "loss" in output:
+        losses = output.get("losses", output["loss"].expand(num_queries) / num_queries)
+        for own, loss in zip(apart, losses, strict=True):
+            own["loss"] = loss
+    return apart
 
 
 def adapter_of(model: Model) -> Adapter:

@@ -13,14 +13,8 @@ from allennlp.training.optimizers import AdamOptimizer, Optimizer
 
 from allennlp_metaner.meta.inner_update import inner_update
 from allennlp_metaner.meta.parameters import NamedParameters
-from allennlp_metaner.meta.recording import (
-    Halves,
-    NotSeparableError,
-    Recording,
-    Values,
-    halves_of,
-    record,
-)
+from allennlp_metaner.meta.recording import Recording, record
+from allennlp_metaner.meta.replacing import Halves, NotSeparableError, Values, halves_of
 from allennlp_metaner.meta.stepping import Stepped, Stepper
 from allennlp_metaner.meta.workers import Workers
 from allennlp_metaner.nn.joined import longest, num_sentences
@@ -75,7 +69,7 @@ class Adapted(NamedTuple):
     queries : `Sequence[Batch]`
         The queries of the tasks, prepared where they come one by one.
     halves : `Halves`, optional (default = `None`)
-        If given, for [`with_values`](./recording.md#with_values).
+        If given, for [`with_values`](./valued.md#with_values).
     """
 
     tasks: list[int]

@@ -7,7 +7,8 @@ import torch
 
 from allennlp_metaner.meta.inner_update import InnerUpdate
 from allennlp_metaner.meta.parameters import NamedParameters
-from allennlp_metaner.meta.recording import Halves, Recording
+from allennlp_metaner.meta.recording import Recording
+from allennlp_metaner.meta.replacing import Halves
 
 
 class Stepper:

@@ -177,7 +177,8 @@ class MaxLossTagger(Model):
         `dict[str, Any]`
             `logits` of shape `(num_sentences, num_words, num_labels)`, `mask` of shape
             `(num_sentences, num_words)`, `tags` (a list of strings a sentence), `words` if there is metadata,
-            and `loss` and `gold_tags` if there are gold tags.
+            and, if there are gold tags, `gold_tags`, `loss` and `losses`: that of each sentence by itself,
+            shape `(num_sentences,)`.
         """
         mask = get_text_field_mask(tokens)
         logits = self._logits(tokens)
@@ -190,6 +191,7 @@ class MaxLossTagger(Model):
             output["words"] = [sentence["words"] for sentence in metadata]
         if tags is not None:
             output["loss"] = self._loss(logits, tokens, tags, None)
+            output["losses"] = self._loss(logits, tokens, tags, None, "none")
             output["gold_tags"] = self._decoder.names(tags, mask)
             with _COUNTING:
                 self._metric(predicted, output["gold_tags"])
@@ -234,13 +236,14 @@ class MaxLossTagger(Model):
         tokens: TextFieldTensors,
         tags: torch.Tensor,
         max_loss_weight: float | None,
+        reduction: str | None = None,
     ) -> torch.Tensor:
         mask: torch.Tensor = get_text_field_mask(tokens)
         if self._subword_labels is not None:
             tags, mask = self._subword_labels.targets(tokens, tags)
         logits = logits[:, : tags.size(1)]
         weight = self.max_loss_weight if max_loss_weight is None else max_loss_weight
-        return max_loss(token_losses(logits, tags, mask), mask, weight, self._loss_reduction)
+        return max_loss(token_losses(logits, tags, mask), mask, weight, reduction or self._loss_reduction)
 
 
 def _token_embedders(embedder: TextFieldEmbedder) -> Iterator[tuple[str, WordTransformerEmbedder]]:

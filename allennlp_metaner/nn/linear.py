@@ -84,8 +84,8 @@ class FastLinear(TorchFunctionMode):
 @contextmanager
 def fast_linear() -> Iterator[None]:
     """
-    [`FastLinear`](#fastlinear) where that is faster, no gradient is wanted, and nothing else stands in for the
-    layers, as [`with_values`](../meta/recording.md#with_values) does.
+    [`FastLinear`](#fastlinear) where that is faster, no gradient is wanted, and nothing else stands in for
+    the layers, as [`with_values`](../meta/valued.md#with_values) does.
     """
     if torch.is_grad_enabled() or not prefers_onednn() or torch._C._len_torch_function_stack():
         yield

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as functional
 
 REDUCTIONS = ("sentence", "token")
-"""How [`max_loss`](#max_loss) puts a batch together."""
+"""How [`max_loss`](#max_loss) puts a batch together; "none" leaves it apart."""
 
 
 def token_losses(logits: torch.Tensor, targets: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -47,16 +47,18 @@ def max_loss(
     reduction : `str`, optional (default = `"sentence"`)
         "sentence" (the paper): every sentence is its mean plus lambda times its maximum; sentences are added
         up. "token" (the authors' published code): the mean over all tokens of the batch, plus lambda times
-        the mean over the sentences of their maxima.
+        the mean over the sentences of their maxima. "none": the loss of each sentence by itself, which is the
+        same for both.
 
     # Returns
 
     `torch.Tensor`
-        A scalar.
+        A scalar, or, for "none", shape `(num_sentences,)`.
     """
     maxima = losses.amax(dim=1)
     if reduction == "token":
         mean = losses.sum() / mask.sum().clamp(min=1)
         return mean + max_loss_weight * maxima.mean() if max_loss_weight else mean
     means = losses.sum(dim=1) / mask.sum(dim=1).clamp(min=1)
-    return (means + max_loss_weight * maxima).sum() if max_loss_weight else means.sum()
+    alone = means + max_loss_weight * maxima if max_loss_weight else means
+    return alone if reduction == "none" else alone.sum()

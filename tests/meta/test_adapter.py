@@ -298,6 +298,21 @@ def test_metrics_see_the_queries_only(model: MaxLossTagger, tasks: list[Task]) -
     assert found["accuracy"] * words == pytest.approx(round(found["accuracy"] * words))
 
 
+@pytest.mark.parametrize("loss_reduction", ["sentence", "token"])
+def test_loss_is_the_querys_own(
+    make_tagger: Callable[..., MaxLossTagger],
+    make_tasks: Callable[..., list[Task]],
+    loss_reduction: str,
+) -> None:
+    """Also where several queries are labelled in one pass."""
+    model, tasks = make_tagger(max_loss_weight=2.0, loss_reduction=loss_reduction), make_tasks(8, 2)
+    together = make_adapter(chunk_size=10_000).label(model, tasks)
+    alone = [make_adapter().label(model, [task])[0] for task in tasks]
+    for output, own in zip(together, alone, strict=True):
+        assert output["loss"].shape == ()
+        assert output["loss"].item() == pytest.approx(own["loss"].item(), rel=1e-9)
+
+
 def test_queries_without_labels(model: MaxLossTagger, tasks: list[Task]) -> None:
     expected = [output["tags"] for output in make_adapter().label(model, tasks)]
     model.get_metrics(reset=True)

@@ -15,10 +15,11 @@ from allennlp.data import TensorDict
 from allennlp.training.optimizers import AdamOptimizer, AdamWOptimizer, SgdOptimizer
 
 from allennlp_metaner.meta.adapter import Adapter
+from allennlp_metaner.meta.factors import Linear
 from allennlp_metaner.meta.inner_loop import Adapted, InnerLoop
 from allennlp_metaner.meta.meta_gradient import FirstOrderMaml
 from allennlp_metaner.meta.parameters import trainable_parameters
-from allennlp_metaner.meta.recording import Recording, _Linear
+from allennlp_metaner.meta.recording import Recording
 from allennlp_metaner.models.max_loss_tagger import MaxLossTagger
 from allennlp_metaner.tasks.task_field import Task
 
@@ -439,14 +440,14 @@ class TestMemory:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """Kept with its graph, the input of a layer leads back to the recording."""
-        original = _Linear.backward
+        original = Linear.backward
 
         def with_graph(ctx: Any, output_gradient: torch.Tensor) -> Any:
             keep, inputs = ctx.keep, ctx.saved_tensors[0]
             ctx.keep = lambda _, *others: keep(inputs, *others)
             return original(ctx, output_gradient)
 
-        monkeypatch.setattr(_Linear, "backward", with_graph)
+        monkeypatch.setattr(Linear, "backward", with_graph)
         FirstOrderMaml()(model, trainable_parameters(model), tasks, seed=0)
         assert any(recording() is not None for recording in recordings)
 

@@ -45,6 +45,17 @@ def multi(parameters: NamedParameters) -> torch.optim.Optimizer:
     )
 
 
+class Backwards(torch.optim.Adam):
+    """An Adam with a step of its own."""
+
+    def step(self, closure: Any = None) -> Any:
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.grad.neg_()
+        return super().step(closure)
+
+
 OPTIMIZERS: dict[str, tuple[Maker, type[InnerUpdate]]] = {
     "sgd": (of_pytorch(torch.optim.SGD), SgdUpdate),
     "sgd with decay": (of_pytorch(torch.optim.SGD, weight_decay=0.1), SgdUpdate),
@@ -60,6 +71,11 @@ OPTIMIZERS: dict[str, tuple[Maker, type[InnerUpdate]]] = {
     "adamw with more decay": (of_pytorch(torch.optim.AdamW, weight_decay=0.5), AdamUpdate),
     "bert_adam": (of_allennlp("bert_adam", lr=0.1), BertAdamUpdate),
     "bert_adam without clipping": (of_allennlp("bert_adam", lr=0.1, max_grad_norm=0.0), BertAdamUpdate),
+    "adam of AllenNLP": (
+        of_allennlp("adam", lr=0.1, parameter_groups=[(["^scale"], {"lr": 0.3})]),
+        AdamUpdate,
+    ),
+    "adam backwards": (of_pytorch(Backwards), InnerUpdate),
     "rmsprop": (of_pytorch(torch.optim.RMSprop), InnerUpdate),
     "rmsprop with momentum": (of_pytorch(torch.optim.RMSprop, momentum=0.9, centered=True), InnerUpdate),
     "adagrad": (of_pytorch(torch.optim.Adagrad), InnerUpdate),

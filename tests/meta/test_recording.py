@@ -9,7 +9,9 @@ from allennlp.data import TensorDict
 from torch.nn import functional
 
 from allennlp_metaner.meta.parameters import trainable_parameters
-from allennlp_metaner.meta.recording import NotSeparableError, Recording, record, with_values
+from allennlp_metaner.meta.recording import Recording, record
+from allennlp_metaner.meta.replacing import NotSeparableError, halves_of
+from allennlp_metaner.meta.valued import with_values
 from allennlp_metaner.models.max_loss_tagger import MaxLossTagger
 from allennlp_metaner.nn.joined import joined
 from allennlp_metaner.tasks.task_field import Task
@@ -197,6 +199,22 @@ class TestTagger:
             _, recording = record(lambda s=support: model.losses([s]), named, [len(support["tags"])])
             expected = differentiated(model.losses([support]), [p for _, p in named])
             assert_close([recording.gradient(n, 0) for n in range(len(named))], expected)
+
+
+def test_changes_of_weights_used_in_other_ways() -> None:
+    """In lower precision, `with_values` asks for the change alone, also where no layer adds the rest."""
+    net = Layers().float()
+    named, halves = trainable_parameters(net), halves_of(net)
+    inputs = torch.randn(6, 3, 4)
+    changes = {name: 0.1 * torch.randn_like(p) for name, p in named}
+
+    def values(task: int, number: int) -> torch.Tensor:
+        name, parameter = named[number]
+        return changes[name] if id(parameter) in halves else parameter.detach() + changes[name]
+
+    with with_values(named, values, [6], halves):
+        found = inputs @ net.first.weight
+    torch.testing.assert_close(found, inputs @ (net.first.weight + changes["first.weight"]).detach())
 
 
 class Layers(torch.nn.Module):

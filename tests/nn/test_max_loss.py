@@ -32,6 +32,17 @@ def test_token_reduction(weight: float) -> None:
     assert max_loss(*padded(), weight, "token").item() == pytest.approx(expected, rel=1e-14)
 
 
+@pytest.mark.parametrize("weight", [0.0, 2.0])
+def test_no_reduction(weight: float) -> None:
+    """Each sentence by itself, which is what both reductions make of it alone."""
+    losses, mask = padded()
+    apart = max_loss(losses, mask, weight, "none")
+    for row, found in enumerate(apart.tolist()):
+        for reduction in ("sentence", "token"):
+            alone = max_loss(losses[row : row + 1], mask[row : row + 1], weight, reduction)
+            assert found == pytest.approx(alone.item(), rel=1e-14)
+
+
 @pytest.mark.parametrize("reduction", ["sentence", "token"])
 @pytest.mark.parametrize("weight", [0.0, 2.0])
 def test_padding_does_not_matter(reduction: str, weight: float) -> None:

@@ -4,7 +4,7 @@ local updates = 500;
 local batch_size = 8;
 local updates_per_validation = 250;
 
-local learning_rates(encoder) = {
+local with_rate(encoder) = {
   'trainer.optimizer.lr': encoder,
   'trainer.optimizer.parameter_groups': [
     [['text_field_embedder'], { lr: encoder }],
@@ -13,15 +13,17 @@ local learning_rates(encoder) = {
 };
 
 {
+  // The best of experiments/small_search.jsonnet.
+  learning_rates:: { base: 2e-4, full: 2e-4 },
   environment: {
     METANER_UPDATES: updates,
     METANER_UPDATES_PER_VALIDATION: updates_per_validation,
     METANER_BATCH_SIZE: batch_size,
   },
   // Overrides of the configs, by the learning rate of the encoder.
-  meta:: learning_rates,
+  meta:: with_rate,
   // As many updates for the base model, so that none has seen more.
-  base(encoder):: learning_rates(encoder) {
+  base(encoder):: with_rate(encoder) {
     'data_loader.batches_per_epoch': updates_per_validation,
     'trainer.num_epochs': updates / updates_per_validation,
     'trainer.learning_rate_scheduler.warmup_steps': std.ceil(updates / 10),
