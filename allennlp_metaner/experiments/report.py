@@ -18,14 +18,14 @@ from allennlp_metaner.experiments.results import OVERALL, Results, status
 _NOTHING = "-"
 
 _F1 = """\
-Phrase-level F1 on test data in per cent: mean ± sample standard deviation over seeds (number of seeds). The
-average over targets is made for each seed, and left out where a target has no result."""
+Phrase-level F1 on the targets' files in per cent: mean ± sample standard deviation over seeds (number of
+seeds). The average over targets is made for each seed, and left out where a target has no result."""
 _COMPARISONS = f"""\
 The difference in points of the mean F1 over seeds, first system minus second, tested by a paired bootstrap of
-{RESAMPLES:,} resamples. A resample draws test sentences with replacement, the same ones for both systems, and
-seeds with replacement: pairs of seeds ("pairs") if both systems have the same ones, or else each system's
-own ("apart"). **Of a system with one seed, only sentences are resampled**: nothing is said of how it would be
-with other seeds. Few seeds, too, show less spread than there is.
+{RESAMPLES:,} resamples. A resample draws sentences of the file with replacement, the same ones for both
+systems, and seeds with replacement: pairs of seeds ("pairs") if both systems have the same ones, or else each
+system's own ("apart"). **Of a system with one seed, only sentences are resampled**: nothing is said of how it
+would be with other seeds. Few seeds, too, show less spread than there is.
 
 The interval holds the middle {CONFIDENCE:.0%} of the resampled differences. p is two-sided: the share of
 resamples whose difference is at least as far from the measured one as the measured one is from zero
@@ -153,29 +153,29 @@ def _type_tables(results: Results) -> list[str]:
 def _comparisons(compared: Sequence[Compared], not_compared: Sequence[Pair]) -> list[str]:
     if not compared and not not_compared:
         return []
-    rows = []
-    for found in compared:
-        pair, outcome = found.pair, found.outcome
-        seeds = [str(len(found.first_seeds)), str(len(found.second_seeds))]
-        rows.append(
-            [
-                *(pair.target, f"{pair.first} - {pair.second}"),
-                *(
-                    f"{100 * outcome.difference:+.2f}",
-                    f"{100 * outcome.low:+.2f} to {100 * outcome.high:+.2f}",
-                ),
-                *(f"{outcome.p_value:.4f}", f"{found.num_sentences:,}"),
-                f"{seeds[0]} pairs" if found.seeds_paired else f"{' and '.join(seeds)} apart",
-            ]
-        )
     columns = ["target", "systems", "difference", f"{CONFIDENCE:.0%} interval", "p", "sentences", "seeds"]
     parts = ["## Comparisons", _COMPARISONS]
-    if rows:
-        parts.append(markdown_table(columns, rows, left=2))
+    if compared:
+        parts.append(markdown_table(columns, map(_compared, compared), left=2))
     if not_compared:
         names = "; ".join(f"{pair.first} - {pair.second} on {pair.target}" for pair in not_compared)
         parts.append(f"Not compared, for lack of finished cells with predictions: {names}.")
     return parts
+
+
+def _compared(found: Compared) -> list[str]:
+    outcome = found.outcome
+    ours, theirs = len(found.first_seeds), len(found.second_seeds)
+    seeds = f"{ours} pairs" if found.seeds_paired else f"{ours} and {theirs} apart"
+    return [
+        found.pair.target,
+        f"{found.pair.first} - {found.pair.second}",
+        f"{100 * outcome.difference:+.2f}",
+        f"{100 * outcome.low:+.2f} to {100 * outcome.high:+.2f}",
+        f"{outcome.p_value:.4f}",
+        f"{found.num_sentences:,}",
+        "1 each" if ours == theirs == 1 else seeds,
+    ]
 
 
 def _paper(results: Results) -> list[str]:
