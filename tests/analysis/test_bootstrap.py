@@ -70,6 +70,20 @@ def test_against_a_plain_loop(seeds: tuple[int, int], paired: bool, monkeypatch:
     assert found.high == pytest.approx(ordered[46] + 0.55 * (ordered[47] - ordered[46]))
 
 
+def test_draws_are_with_replacement_and_even() -> None:
+    blocks = list(draws(40, 3, 2, False, 4000, 0))
+    weights, ours, theirs = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+    assert (weights.shape, ours.shape, theirs.shape) == ((4000, 40), (4000, 3), (4000, 2))
+    # Each sentence once on average, with the variance of a multinomial count.
+    assert weights.mean(0) == pytest.approx(np.ones(40), abs=0.08)
+    assert weights.var(0) == pytest.approx(np.full(40, 1 - 1 / 40), abs=0.15)
+    for seeds, number in ((ours, 3), (theirs, 2)):
+        assert np.bincount(seeds.ravel()) / seeds.size == pytest.approx(np.full(number, 1 / number), abs=0.03)
+        assert any(len(set(row)) < number for row in seeds.tolist())
+    repeated = list(draws(40, 3, 2, False, 4000, 0))
+    assert all((a[0] == b[0]).all() for a, b in zip(blocks, repeated, strict=True))
+
+
 def test_identical_systems() -> None:
     found = paired_bootstrap(system(3, 50, 0.7), system(3, 50, 0.7), True, 200)
     assert (found.difference, found.low, found.high, found.p_value) == (0, 0, 0, 1)
@@ -101,6 +115,16 @@ def test_seeds_add_to_the_spread() -> None:
     other = system(3, 300, 0.5, 2)
     together, alone = paired_bootstrap(spread, other, True), paired_bootstrap(spread[1:2], other[1:2], True)
     assert together.high - together.low > 1.5 * (alone.high - alone.low)
+
+
+def test_what_paired_seeds_share_cancels_out() -> None:
+    # Both systems gain and lose with the seed; the second one is a little better with each.
+    first = np.concatenate([system(1, 300, share, 1) for share in (0.4, 0.6, 0.8)])
+    second = np.concatenate([system(1, 300, share + 0.05, 1) for share in (0.4, 0.6, 0.8)])
+    pairs, apart = paired_bootstrap(second, first, True), paired_bootstrap(second, first, False)
+    assert pairs.difference == apart.difference
+    assert apart.high - apart.low > 3 * (pairs.high - pairs.low)
+    assert pairs.p_value < 0.01 < apart.p_value
 
 
 def test_large_test_sets_take_seconds() -> None:
