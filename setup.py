@@ -13,6 +13,7 @@ setup(
         "allennlp==2.10.1",
         "allennlp-models==2.10.1",
         "filelock>=3.12,<4",
+        "matplotlib>=3.8",
         "numpy>=1.26",
         "safetensors>=0.4",
         "seqeval>=1.2",
@@ -25,5 +26,5 @@ setup(
         # From 4.44 on, AutoTokenizer rejects `add_special_tokens=False`, which AllenNLP passes.
         "transformers>=4.40,<4.44",
     ],
-    extras_require={"dev": ["hypothesis", "matplotlib", "mypy", "pytest", "pytest-xdist", "ruff"]},
+    extras_require={"dev": ["hypothesis", "mypy", "pytest", "pytest-xdist", "ruff"]},
 )

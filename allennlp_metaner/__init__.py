@@ -4,7 +4,7 @@ Meta-learning for cross-lingual named entity recognition without labelled target
 Importing the package registers all its components (`--include-package allennlp_metaner`).
 """
 
-from allennlp_metaner.commands import cases, errors, experiment, neighbors
+from allennlp_metaner.commands import cases, errors, experiment, neighbors, report
 from allennlp_metaner.data import column_reader, entity_masking_indexer, word_transformer_indexer
 from allennlp_metaner.evaluation import adapting_evaluator, sentence_serializer
 from allennlp_metaner.meta import meta_gradient
@@ -31,6 +31,7 @@ __all__ = [
     "meta_trainer",
     "neighbors",
     "pseudo_task_reader",
+    "report",
     "sentence_encoder",
     "sentence_serializer",
     "similarity_index",

@@ -7,11 +7,12 @@ os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import itertools
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Optional
 
 import pytest
 import torch
@@ -19,6 +20,8 @@ from transformers import BertConfig, BertModel, BertTokenizerFast
 
 if TYPE_CHECKING:
     from allennlp.models.archival import Archive
+
+    from allennlp_metaner.experiments.grid import Cell
 
 WORDS = """the a an in of on at and said is was by for from with to meets visited won beat joined city river
 bank council club company paris berlin london madrid maria peter anna novak smith torres acme globex
@@ -166,3 +169,75 @@ def tiny_archive(tiny_run: SimpleNamespace) -> "Archive":
     from allennlp.models import load_archive
 
     return load_archive(str(tiny_run.archive))
+
+
+class MadeUpExperiment:
+    """
+    A grid, and a folder as `metaner-experiment` leaves it, but nothing was trained: `base` and `full` with
+    two seeds, and `no_masking` with one, on es and nl.
+    """
+
+    sentences = tiny_sentences()[:30]
+
+    def __init__(self, folder: Path) -> None:
+        self.grid, self.runs = folder / "grid.jsonnet", folder / "runs"
+        for name in ("base", "full", "no_masking"):
+            training = {"trainer": {"num_epochs": 2}, "data_loader": {"batches_per_epoch": 50}, "name": name}
+            (folder / f"{name}.jsonnet").write_text(json.dumps(training), encoding="utf-8")
+        systems = {
+            "base": {"config": "base.jsonnet"},
+            "full": {"config": "full.jsonnet"},
+            "no_masking": {"config": "no_masking.jsonnet", "seeds": [1]},
+        }
+        targets = {"es": {"file": "esp.testb"}, "nl": {"file": "ned.testb"}}
+        self.write_grid({"seeds": [1, 2], "systems": systems, "targets": targets})
+
+    def write_grid(self, grid: dict[str, Any]) -> None:
+        self.contents = grid
+        self.grid.write_text(json.dumps(grid), encoding="utf-8")
+
+    def cells(self, system: Optional[str] = None, target: Optional[str] = None) -> "list[Cell]":
+        from allennlp_metaner.experiments.grid import read_grid
+
+        return [
+            cell
+            for cell in read_grid(self.grid, self.runs)
+            if system in (None, cell.system) and target in (None, cell.target)
+        ]
+
+    def write_record(self, cell: "Cell", **record: Any) -> Path:
+        folder = self.runs / cell.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "record.json").write_text(json.dumps({**cell.description, **record}), encoding="utf-8")
+        return folder
+
+    def finish(self, cell: "Cell", every: int, sentences: Optional[Sequence[Sentence]] = None) -> Path:
+        """A system that overlooks the entities of one of `every` sentences."""
+        from allennlp_metaner.nn.span_f1 import SpanF1
+
+        metric, lines = SpanF1(), []
+        for number, (words, gold) in enumerate(self.sentences if sentences is None else sentences):
+            predicted = gold if (number + cell.seed) % every else ["O"] * len(gold)
+            metric([predicted], [gold])
+            lines.append(json.dumps({"words": words, "gold": gold, "predicted": predicted}) + "\n")
+        folder = self.write_record(
+            cell, status="finished", metrics=metric.get_metric(), seconds=6.0, device="cpu"
+        )
+        (folder / "predictions.jsonl").write_text("".join(lines), encoding="utf-8")
+        return folder
+
+    def train(self, cell: "Cell", dev_f1: Sequence[float]) -> Path:
+        """The training of a cell, with such F1 after each epoch."""
+        folder = self.runs / cell.needs.folder
+        (folder / "run").mkdir(parents=True, exist_ok=True)
+        for epoch, score in enumerate(dev_f1):
+            metrics = {"validation_f1-measure-overall": score, "training_loss": 3 - score}
+            (folder / f"run/metrics_epoch_{epoch}.json").write_text(json.dumps(metrics), encoding="utf-8")
+        record = {**cell.needs.description, "status": "finished", "seconds": 90.0, "device": "cpu"}
+        (folder / "record.json").write_text(json.dumps(record), encoding="utf-8")
+        return folder
+
+
+@pytest.fixture
+def made_up_experiment(tmp_path: Path) -> MadeUpExperiment:
+    return MadeUpExperiment(tmp_path)

@@ -23,8 +23,8 @@ ALLOWED = {
     "predictors": FOUNDATION | {"meta", "models", "retrieval", "tasks"},
     "evaluation": FOUNDATION | {"meta", "models", "retrieval", "tasks"},
     "analysis": {"data"},
-    # Knows the rest by its registered names and AllenNLP's own functions alone.
-    "experiments": set[str](),
+    # Knows models, readers and trainers by their registered names and AllenNLP's own functions alone.
+    "experiments": {"analysis"},
     "commands": FOUNDATION
     | {"meta", "models", "retrieval", "tasks", "predictors", "analysis", "experiments"},
     # Scripts that stand beside the rest, and that nothing else needs.

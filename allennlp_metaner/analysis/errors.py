@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import NamedTuple, Optional
 
+from allennlp_metaner.analysis.markdown import markdown_table
 from allennlp_metaner.data.coding import Span, spans
 
 LONGEST = (10, 20, 30, 50)
@@ -132,16 +133,13 @@ def as_markdown(tables: Mapping[str, Mapping[str, Counts]]) -> str:
     """
     The result of [`analyse`](#analyse) as one Markdown table.
     """
-    columns = list(Counts().as_dict())
-    lines = [
-        ["entities", *(column.replace("_", " ") for column in columns)],
-        ["---", *("---:" for _ in columns)],
-    ]
+    columns = ["entities", *(column.replace("_", " ") for column in Counts().as_dict())]
+    lines = []
     for table, rows in tables.items():
         for row, counts in rows.items():
             name = row if table == "overall" else f"{table} {row}"
-            lines.append([name.replace("|", r"\|"), *map(str, counts.as_dict().values())])
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+            lines.append([name, *map(str, counts.as_dict().values())])
+    return markdown_table(columns, lines)
 
 
 def _entity_texts(words: Sequence[str], tags: Sequence[str]) -> list[tuple[str, ...]]:

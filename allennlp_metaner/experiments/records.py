@@ -3,8 +3,8 @@
 import json
 import os
 import platform
-import tempfile
 import time
+import uuid
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -40,18 +40,23 @@ def read_record(folder: Path) -> Optional[dict[str, Any]]:
         return None
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
+def write_whole(path: Path, content: bytes) -> None:
     """Write a file that, whatever happens, has either the new content or the old."""
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
-        try:
-            json.dump(content, file, indent=2, ensure_ascii=False)
-            file.write("\n")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """The same with JSON."""
+    write_whole(path, f"{json.dumps(content, indent=2, ensure_ascii=False)}\n".encode())
 
 
 def write_record(folder: Path, job: dict[str, Any], started: float, outcome: dict[str, Any]) -> None:

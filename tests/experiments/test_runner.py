@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
+from allennlp_metaner.experiments.curves import read_curves
 from allennlp_metaner.experiments.grid import read_grid
+from allennlp_metaner.experiments.results import Results
 from allennlp_metaner.experiments.runner import ExperimentRunner
 
 ROOT = Path(__file__).parents[2]
@@ -140,6 +142,17 @@ def test_failures_and_finished_cells(setting: SimpleNamespace) -> None:
     assert {"versions", "seed", "device", "seconds", "command", "hash"} <= plain.keys()
     assert any(line.startswith("[1/3 cells] plain") for line in lines)
     assert any("FAILED" in line for line in lines)
+
+    # What a report reads.
+    cells = read_grid(setting.folder / "grid.jsonnet", setting.folder / "runs")
+    results = Results(cells, setting.folder / "runs")
+    assert [cell.system for cell, _ in results.missing] == ["broken"]
+    assert all(result.predictions for result in results.finished)
+    (plain_curve,) = (
+        curve for curve in read_curves(cells, setting.folder / "runs") if "plain" in curve.systems
+    )
+    assert [point.epoch for point in plain_curve.points] == [1, 2]
+    assert (plain_curve.epochs, plain_curve.updates_per_epoch) == (2, 2)
 
     # Again: what failed is tried again, what is finished is left alone.
     trained = updates(setting.folder)
