@@ -55,10 +55,14 @@ def test_compare(made_up_experiment: Any) -> None:
     assert not missing
     assert [(c.pair, c.seeds_paired, c.num_sentences) for c in compared] == [
         (Pair("es", "full", "base"), True, 30),
-        (Pair("es", "no_masking", "base"), False, 30),
+        (Pair("es", "no_masking", "base"), True, 30),
         (Pair("nl", "full", "base"), True, 30),
-        (Pair("nl", "no_masking", "base"), False, 30),
+        (Pair("nl", "no_masking", "base"), True, 30),
     ]
+    # Of one seed, the other system's second seed is left out.
+    assert compared[1].first_seeds == compared[1].second_seeds == [1]
+    alone = found.f1("no_masking", "es")[1] - found.f1("base", "es")[1]
+    assert 100 * compared[1].outcome.difference == pytest.approx(alone)
     better = compared[0].outcome
     means = [sum(found.f1(system, "es").values()) / 2 for system in ("full", "base")]
     assert 100 * better.difference == pytest.approx(means[0] - means[1])
@@ -73,6 +77,16 @@ def test_the_order_of_seeds_does_not_matter(made_up_experiment: Any) -> None:
     found = finish_all(made_up_experiment)
     ((compared,), _) = compare(found, [Pair("es", "full", "base")], resamples=100)
     assert compared.seeds_paired
+
+
+def test_no_seed_in_common(made_up_experiment: Any) -> None:
+    grid = made_up_experiment.contents
+    grid["systems"]["full"]["seeds"] = [3, 4, 5]
+    made_up_experiment.write_grid(grid)
+    found = finish_all(made_up_experiment)
+    ((compared,), _) = compare(found, [Pair("es", "full", "base")], resamples=100)
+    assert not compared.seeds_paired
+    assert (compared.first_seeds, compared.second_seeds) == ([3, 4, 5], [1, 2])
 
 
 def test_without_results(made_up_experiment: Any) -> None:

@@ -69,7 +69,7 @@ def test_comparisons(finished: Any) -> None:
     difference = fmean(results.f1("full", "es").values()) - fmean(results.f1("base", "es").values())
     assert table[1][:3] == ["es", "full - base", f"{difference:+.2f}"]
     assert table[1][5:] == ["30", "2 pairs"]
-    assert table[2][6] == "1 and 2 apart"
+    assert table[2][6] == "1 each"
 
 
 def test_paper(finished: Any) -> None:

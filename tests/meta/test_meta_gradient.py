@@ -553,7 +553,7 @@ class TestMutations:
         self, model: MaxLossTagger, off: Callable[[], float], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A task starts from what the one before it ended with."""
-        original = inner_loop_module._Worker.step
+        original = inner_loop_module.Stepper.step
         meta = trainable_parameters(model)[0][1].data_ptr()
         left: list[torch.Tensor] = []
 
@@ -563,18 +563,18 @@ class TestMutations:
             original(self, values, *args, **kwargs)
             left[:] = [value.clone() for value in values]
 
-        monkeypatch.setattr(inner_loop_module._Worker, "step", forgetful)
+        monkeypatch.setattr(inner_loop_module.Stepper, "step", forgetful)
         assert off() > FAR_OFF
 
     @pytest.mark.parametrize("optimizer", ["adam", "bert_adam"])
     def test_no_fresh_state(self, off: Callable[[], float], monkeypatch: pytest.MonkeyPatch) -> None:
         """The optimiser's state stays from one task to the next."""
-        original = inner_loop_module._Worker.step
+        original = inner_loop_module.Stepper.step
 
         def remembering(self: Any, values: Any, recording: Any, task: int, last: bool) -> None:
             original(self, values, recording, task, last=False)
 
-        monkeypatch.setattr(inner_loop_module._Worker, "step", remembering)
+        monkeypatch.setattr(inner_loop_module.Stepper, "step", remembering)
         assert off() > FAR_OFF
 
     def test_gradient_of_another_task(
