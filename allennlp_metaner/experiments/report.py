@@ -22,8 +22,8 @@ Phrase-level F1 on the targets' files in per cent: mean ± sample standard devia
 seeds). The average over targets is made for each seed, and left out where a target has no result."""
 _COMPARISONS = f"""\
 The difference in points of the mean F1 over seeds, first system minus second, tested by a paired bootstrap of
-{RESAMPLES:,} resamples. Where the systems have seeds in common, only these count, so the difference may not be
-that of the table above. A resample draws sentences of the file with replacement, the same ones for both
+{RESAMPLES:,} resamples. Where the systems have seeds in common, only these count, so the difference may not
+be that of the table above. A resample draws sentences of the file with replacement, the same ones for both
 systems, and seeds with replacement: the common ones in pairs ("pairs"), or, if there are none, each system's
 own ("apart"). **Of a system with one seed, only sentences are resampled**: nothing is said of how it would be
 with other seeds. Few seeds, too, show less spread than there is.

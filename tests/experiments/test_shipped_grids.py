@@ -39,6 +39,33 @@ def test_small() -> None:
         assert config["model"]["max_loss_weight"] == (2.0 if with_max_loss else 0.0)
 
 
+def test_search() -> None:
+    """As many learning rates for base as for full, on English dev, and the best ones are those of `small`."""
+    found = cells("small_search")
+    assert all(cell.file.endswith("eng.testa") and cell.target == "en" for cell in found)
+    assert not any(cell.overrides["model.adapter.enabled"] for cell in found)
+    rates: dict[str, set[float]] = {"base": set(), "full": set()}
+    for cell in found:
+        rates[cell.system.split("_")[0]].add(cell.needs.config["trainer"]["optimizer"]["lr"])
+    assert rates["base"] == rates["full"] and len(rates["base"]) == 3
+    chosen = {cell.needs.folder for cell in cells("small") if cell.system in ("base", "full")}
+    assert chosen < trainings(found)
+
+
+def test_small_low_resource() -> None:
+    found = cells("small_low_resource")
+    assert len(found) == len(trainings(found)) == 2 * 2 * 2
+    small = {cell.system: cell.needs.folder for cell in cells("small")}
+    for cell in found:
+        start, target, percent = cell.system.split("_")
+        assert cell.needs.needs is not None
+        assert cell.needs.needs.folder == small[start]
+        assert cell.target == target
+        assert cell.needs.config["dataset_reader"]["fraction"] == int(percent) / 100
+        assert cell.needs.config["data_loader"]["batch_sampler"]["batch_size"] == 32
+        assert cell.needs.config["trainer"]["optimizer"]["parameter_groups"][1][1] == {"lr": 1e-3 / 3}
+
+
 def test_paper_and_low_resource() -> None:
     paper, low_resource = cells("paper"), cells("low_resource")
     assert len(paper) == 7 * 3 + 2 * 2

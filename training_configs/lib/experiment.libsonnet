@@ -29,4 +29,23 @@ local corpora = import 'corpora.libsonnet';
     base_no_misc: { config: '../targets/no_misc_base.jsonnet', overrides: base, adapt: false },
     full_no_misc: { config: '../targets/no_misc.jsonnet', overrides: meta, adapt: true },
   },
+
+  // Table 6: base and full, fine-tuned on some per cent of the target's data, and evaluated without adaptation. `starts`
+  // are systems whose trainings they start from; `overrides` and `environment` are of the fine-tuning.
+  low_resource(starts, targets, percents, overrides={}, environment={}):: {
+    systems: { [name]: starts[name] { targets: [] } for name in std.objectFields(starts) } + {
+      ['%s_%s_%d' % [start, target, percent]]: {
+        config: '../low_resource/percent_%d.jsonnet' % percent,
+        overrides: overrides,
+        start: start,
+        environment: environment { METANER_TARGET: targets[target] },
+        targets: [target],
+      }
+      for start in std.objectFields(starts)
+      for target in std.objectFields(targets)
+      for percent in percents
+    },
+    // The archives read their own target as it is.
+    targets: { [target]: { file: corpora[targets[target]].test } for target in std.objectFields(targets) },
+  },
 }
