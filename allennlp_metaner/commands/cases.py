@@ -16,6 +16,7 @@ from allennlp_metaner.analysis.case_page import Side, render
 from allennlp_metaner.analysis.case_studies import Case, SupportSentence, compare
 from allennlp_metaner.commands.labelling import SENTENCES_PER_BATCH, label_file, label_words
 from allennlp_metaner.commands.loading import check_archive, load_checked, merged, task_reader
+from allennlp_metaner.experiments.records import write_whole
 from allennlp_metaner.meta.adapter import adapts
 
 
@@ -107,14 +108,15 @@ def _run(arguments: argparse.Namespace) -> None:
     adapted_overrides = arguments.overrides, arguments.adapted_overrides
     check_archive(arguments.base_archive)
     adapted = load_checked(arguments.adapted_archive, arguments.cuda_device, merged(*adapted_overrides))
-    task_reader(adapted.validation_dataset_reader, arguments.adapted_archive)
+    if adapts(adapted.model):
+        task_reader(adapted.validation_dataset_reader, arguments.adapted_archive)
     base = load_checked(arguments.base_archive, arguments.cuda_device, merged(*base_overrides))
     comparison = compare(label_with_both(base, adapted, arguments.data_file), arguments.max_cases)
     sides = (
         Side(arguments.base_archive, adapts(base.model), [*filter(None, base_overrides)]),
         Side(arguments.adapted_archive, adapts(adapted.model), [*filter(None, adapted_overrides)]),
     )
-    _write(page, render(comparison, *sides, arguments.data_file))
+    write_whole(page, render(comparison, *sides, arguments.data_file).encode())
     print(f"{page}: {comparison.differing} of {comparison.sentences} sentences differ")
 
 
@@ -132,13 +134,3 @@ def _page_path(path: str) -> Path:
     if page.is_dir() or not os.access(page.parent, os.W_OK):
         raise ConfigurationError(f"{page}: cannot be written. Give a file in a folder that can be written to")
     return page
-
-
-def _write(page: Path, text: str) -> None:
-    """Whatever happens, the page has either the new content or the old, if any."""
-    temporary = page.with_name(f"{page.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, "utf-8")
-        temporary.replace(page)
-    finally:
-        temporary.unlink(missing_ok=True)

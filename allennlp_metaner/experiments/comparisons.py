@@ -46,7 +46,8 @@ class Compared:
 
 def pairs(results: Results, more: Sequence[Sequence[str]] = ()) -> list[Pair]:
     """
-    For each target, every system with the grid's first system that is evaluated on it, then `more`.
+    For each target, every system with the grid's first system that is evaluated on it, or, if its name begins
+    with "full", with the one whose name begins with "base" and ends alike; then `more`.
 
     # Parameters
 
@@ -61,8 +62,8 @@ def pairs(results: Results, more: Sequence[Sequence[str]] = ()) -> list[Pair]:
     """
     found = []
     for target in results.targets:
-        base, *others = (system for system in results.systems if target in results.targets_of(system))
-        found += [Pair(target, other, base) for other in others]
+        systems = [system for system in results.systems if target in results.targets_of(system)]
+        found += [Pair(target, system, _reference(system, systems)) for system in systems[1:]]
     for first, second in more:
         for system in (first, second):
             if system not in results.systems:
@@ -79,7 +80,13 @@ def pairs(results: Results, more: Sequence[Sequence[str]] = ()) -> list[Pair]:
                 f"{', '.join(results.targets_of(first))}, {second} on {', '.join(results.targets_of(second))}"
             )
         found += [Pair(target, first, second) for target in common]
-    return list(dict.fromkeys(found))
+    # The same the other way round says nothing new.
+    return list({(pair.target, frozenset(pair[1:])): pair for pair in reversed(found)}.values())[::-1]
+
+
+def _reference(system: str, systems: Sequence[str]) -> str:
+    namesake = "base" + system.removeprefix("full")
+    return namesake if namesake in systems and namesake != system else systems[0]
 
 
 def compare(

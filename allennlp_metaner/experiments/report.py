@@ -33,7 +33,8 @@ resamples whose difference is at least as far from the measured one as the measu
 (Berg-Kirkpatrick et al., 2012), with one added to both counts. It is not corrected for the number of
 comparisons."""
 _PAPER = """\
-The paper's figures are means of five runs. "vs. base" is the difference to the base model on that target."""
+The paper's figures are means of five runs. "vs. base" is the difference to the base model on that target,
+over the seeds that both have."""
 _AVERAGES = """\
 The paper averages over es, nl, de, fr and zh. Here, a row has the targets for which there are results of both
 the system and the base model."""
@@ -186,8 +187,7 @@ def _paper(results: Results) -> list[str]:
             theirs = paper.f1(system, target)
             if theirs is not None and results.of(system, target):
                 ours = _value(results, system, target)
-                base = _base(results, system, target)
-                gain = None if base is None or paper.is_base(system) else ours - base
+                gain = None if paper.is_base(system) else _gain(results, system, target)
                 their_gain = None if paper.is_base(system) else paper.gain(system, target)
                 rows.append([target, system, f"{ours:.2f}", f"{theirs:.2f}", _signed(ours - theirs)])
                 rows[-1] += [_signed(gain), _signed(their_gain)]
@@ -195,10 +195,10 @@ def _paper(results: Results) -> list[str]:
         theirs = paper.average(family)
         pairs = _with_base(results, family)
         if theirs is not None and pairs:
-            ours, base = (fmean(values) for values in zip(*pairs.values(), strict=True))
-            gains = ours - base, paper.average_gain(family)
+            ours, gain = (fmean(values) for values in zip(*pairs.values(), strict=True))
+            gains = gain, paper.average_gain(family)
             row = [family, ", ".join(pairs), f"{ours:.2f}", f"{theirs:.2f}"]
-            averages.append(row + [_signed(None if paper.is_base(family) else gain) for gain in gains])
+            averages.append(row + [_signed(None if paper.is_base(family) else each) for each in gains])
     parts = [_PAPER] if rows or averages else []
     if rows:
         columns = ["target", "system", "F1", "paper", "difference", "vs. base", "paper's vs. base"]
@@ -210,20 +210,27 @@ def _paper(results: Results) -> list[str]:
 
 
 def _with_base(results: Results, family: str) -> dict[str, tuple[float, float]]:
-    """By target the F1 of a system of that name in the paper, and that of the base model."""
+    """By target the F1 of a system of that name in the paper, and what it gains over the base model."""
     found = {}
     for target in results.targets:
         for system in results.systems:
-            base = _base(results, system, target)
-            if paper.family(system) == family and results.of(system, target) and base is not None:
-                found[target] = _value(results, system, target), base
+            gain = _gain(results, system, target)
+            if paper.family(system) == family and gain is not None:
+                found[target] = _value(results, system, target), gain
     return found
 
 
-def _base(results: Results, system: str, target: str) -> Optional[float]:
-    """The F1 of the base model that was trained for the same types as a system."""
-    name = system.replace(paper.family(system), paper.BASE, 1)
-    return _value(results, name, target) if results.of(name, target) else None
+def _gain(results: Results, system: str, target: str) -> Optional[float]:
+    """
+    What a system gains in F1 over the base model that was trained for the same types, on average over their
+    common seeds, if there are any.
+    """
+    own = results.f1(system, target)
+    base = results.f1(system.replace(paper.family(system), paper.BASE, 1), target)
+    if not own or not base:
+        return None
+    seeds = own.keys() & base.keys()
+    return fmean([own[n] for n in seeds] or own.values()) - fmean([base[n] for n in seeds] or base.values())
 
 
 def _value(results: Results, system: str, target: str) -> float:

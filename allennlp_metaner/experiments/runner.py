@@ -17,6 +17,7 @@ import torch
 from allennlp.commands.evaluate import evaluate_from_archive
 from allennlp.commands.train import train_model
 from allennlp.common import Params
+from allennlp.common.checks import ConfigurationError
 from allennlp.common.util import import_module_and_submodules
 from filelock import FileLock, Timeout
 
@@ -71,6 +72,10 @@ class ExperimentRunner:
     ) -> None:
         self._cells = cells
         self._directory = directory.resolve()
+        if "," in str(self._directory):
+            raise ConfigurationError(
+                f"{self._directory}: AllenNLP takes a file name with a comma for two. Give another folder"
+            )
         self._packages = list(packages)
         self._report = report
         self._poll_seconds = poll_seconds

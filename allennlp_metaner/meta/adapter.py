@@ -61,7 +61,7 @@ class Adapter(FromParams):
         # Parameters
 
         model : `Model`
-            A model with a `loss`, see [`Learner`](./inner_loop.md#learner).
+            A model with a `loss`, see [`Learner`](./passes.md#learner).
         tasks : `Sequence[dict[str, Any]]`
             Each with a "query" and a "support" batch, as `TaskField` makes them.
 

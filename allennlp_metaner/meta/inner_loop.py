@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from queue import SimpleQueue
-from typing import Any, NamedTuple, Optional, Protocol, TypeVar
+from typing import NamedTuple, Optional, TypeVar
 
 import torch
 from allennlp.common import FromParams, Lazy
@@ -13,39 +13,23 @@ from allennlp.training.optimizers import AdamOptimizer, Optimizer
 
 from allennlp_metaner.meta.inner_update import inner_update
 from allennlp_metaner.meta.parameters import NamedParameters
-from allennlp_metaner.meta.recording import Recording, record
-from allennlp_metaner.meta.replacing import Halves, NotSeparableError, Values, halves_of
+from allennlp_metaner.meta.passes import Batch, Learner, SupportPasses
+from allennlp_metaner.meta.replacing import Halves, Values, halves_of
 from allennlp_metaner.meta.stepping import Stepped, Stepper
 from allennlp_metaner.meta.workers import Workers
 from allennlp_metaner.nn.joined import longest, num_sentences
-from allennlp_metaner.nn.linear import FastLinear
 
 R = TypeVar("R")
-Batch = dict[str, Any]
 
 MAX_WORKERS = 3
 """Each needs memory for a copy of the trainable parameters."""
 
-KEPT = 2**27
-"""If the gradients of a task have at most so many bytes, they are kept from the first step to the second."""
-
+LARGE = 2**27
+"""Of models whose trainable parameters have more bytes, at most two chunks are worked on at the same time,
+and the gradients of the first step are computed again in the second, instead of being kept."""
 
 DTYPES = ("float32", "bfloat16")
 """Of matrix products."""
-
-
-class Learner(Protocol):
-    """
-    What the inner loop asks of a model, which is a `torch.nn.Module`: losses that leave its metrics alone.
-    """
-
-    def losses(self, batches: Sequence[Batch], max_loss_weight: float | None = None) -> torch.Tensor:
-        """The training loss of each batch; `max_loss_weight` overrides the own lambda (Eq. 13)."""
-        ...
-
-    def prepared(self, batches: Sequence[Batch]) -> Sequence[Batch]:
-        """The batches, with whatever can be computed of them without the trainable parameters."""
-        ...
 
 
 def derived_seed(*parts: int) -> int:
@@ -99,7 +83,7 @@ class InnerLoop(FromParams):
         in proportion; the result does not depend on it, but for rounding and the random numbers of dropout.
     num_workers : `int`, optional (default = `None`)
         How many chunks are worked on at the same time. Each needs memory for a copy of the trainable
-        parameters. `None`: as many as PyTorch has threads, at most 3; on a GPU, 1.
+        parameters. `None`: as many as PyTorch has threads, at most 3, or 2 for large models; on a GPU, 1.
     dtype : `str`, optional (default = `"float32"`)
         "bfloat16" takes the matrix products of an adaptation by a single step in that precision, with
         the step itself kept apart from the weights, in which it would be lost. For Adam, AdamW and SGD.
@@ -197,13 +181,13 @@ class InnerLoop(FromParams):
         def work(chunk: list[int], own_seed: int) -> list[tuple[list[int], R]]:
             stepper = idle.get()
             try:
-                pass_ = _Pass(model, parameters, supports, max_loss_weight, halves)
-                pass_.generator.manual_seed(own_seed)
+                passes = SupportPasses(model, parameters, supports, max_loss_weight, halves)
+                passes.generator.manual_seed(own_seed)
                 stepper.update.begin(learning_rate_scale)
                 if queries and at_once:
-                    found = self._together(stepper, pass_, chunk, queries)
+                    found = self._together(stepper, passes, chunk, queries)
                 else:
-                    found = self._one_by_one(stepper, pass_, chunk, None if together else queries)
+                    found = self._one_by_one(stepper, passes, chunk, None if together else queries)
                 return [(adapted.tasks, use(adapted)) for adapted in found]
             finally:
                 idle.put(stepper)
@@ -213,26 +197,26 @@ class InnerLoop(FromParams):
         return [result for of_chunk in results for result in of_chunk]
 
     def _one_by_one(
-        self, stepper: Stepper, pass_: "_Pass", chunk: list[int], queries: Optional[Sequence[Batch]]
+        self, stepper: Stepper, passes: SupportPasses, chunk: list[int], queries: Optional[Sequence[Batch]]
     ) -> Iterator[Adapted]:
-        for tasks, first in pass_.first(chunk):
-            again, prepared = pass_.prepared(tasks, self.num_steps - 1, queries)
+        for tasks, first in passes.first(chunk):
+            again, prepared = passes.prepared(tasks, self.num_steps - 1, queries)
             for position, task in enumerate(tasks):
-                values = [parameter.detach() for _, parameter in pass_.parameters]
+                values = [parameter.detach() for _, parameter in passes.parameters]
                 stepper.step(values, first, position, last=self.num_steps == 1)
                 for step in range(2, self.num_steps + 1):
-                    recording = pass_.record([again[step - 2][position]], values)
+                    recording = passes.record([again[step - 2][position]], values)
                     stepper.step(values, recording, 0, last=step == self.num_steps)
                 own_query = prepared[position : position + 1]
-                yield Adapted([task], partial(_of_one_task, values), pass_.generator, own_query)
+                yield Adapted([task], partial(_of_one_task, values), passes.generator, own_query)
 
     def _together(
-        self, stepper: Stepper, pass_: "_Pass", chunk: list[int], queries: Sequence[Batch]
+        self, stepper: Stepper, passes: SupportPasses, chunk: list[int], queries: Sequence[Batch]
     ) -> Iterator[Adapted]:
-        for tasks, first in pass_.first(chunk):
-            values = Stepped(stepper.update, pass_.parameters, first, pass_.halves)
+        for tasks, first in passes.first(chunk):
+            values = Stepped(stepper.update, passes.parameters, first, passes.halves)
             own_queries = [queries[task] for task in tasks]
-            yield Adapted(tasks, values, pass_.generator, own_queries, pass_.halves)
+            yield Adapted(tasks, values, passes.generator, own_queries, passes.halves)
 
     def _chunks(self, supports: Sequence[Batch], others: Sequence[Batch]) -> list[list[int]]:
         """Tasks of like length, the longest first, since a long chunk at the end would keep all waiting."""
@@ -251,7 +235,8 @@ class InnerLoop(FromParams):
     def _most_at_a_time(self, parameters: NamedParameters) -> int:
         if parameters[0][1].device.type != "cpu":
             return 1
-        return self._num_workers or min(torch.get_num_threads(), MAX_WORKERS)
+        most = 2 if _num_bytes(parameters) > LARGE else MAX_WORKERS
+        return self._num_workers or min(torch.get_num_threads(), most)
 
     def _prepare(self, parameters: NamedParameters, num_steppers: int) -> None:
         """
@@ -261,66 +246,14 @@ class InnerLoop(FromParams):
         tensors = [parameter for _, parameter in parameters]
         if list(map(id, tensors)) != list(map(id, self._made_for)):
             self._made_for, self._steppers, self._workers = tensors, [], Workers()
-        size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        keeps_gradients = _num_bytes(parameters) <= LARGE
         while len(self._steppers) < num_steppers:
             optimizer = self._optimizer.construct(model_parameters=parameters)
-            self._steppers.append(Stepper(inner_update(optimizer, parameters, keeps_gradients=size <= KEPT)))
+            self._steppers.append(Stepper(inner_update(optimizer, parameters, keeps_gradients)))
 
 
-class _Pass:
-    """Passes of the support sets of a chunk, one after the other."""
-
-    def __init__(
-        self,
-        model: Learner,
-        parameters: NamedParameters,
-        supports: Sequence[Batch],
-        max_loss_weight: float | None,
-        halves: Optional[Halves],
-    ) -> None:
-        self.halves = halves
-        self._model = model
-        self.parameters = parameters
-        self._supports = supports
-        self._max_loss_weight = max_loss_weight
-        self.generator = torch.Generator(parameters[0][1].device)
-
-    def first(self, chunk: list[int]) -> Iterator[tuple[list[int], Recording]]:
-        """The pass at the meta parameters: of all tasks of the chunk together, if the model allows it."""
-        supports = [self._supports[task] for task in chunk]
-        try:
-            together = self.record(supports, None)
-        except NotSeparableError:
-            for task, support in zip(chunk, supports, strict=True):
-                yield [task], self.record([support], None)
-        else:
-            yield chunk, together
-
-    def prepared(
-        self, tasks: list[int], num_copies: int, queries: Optional[Sequence[Batch]]
-    ) -> tuple[list[list[Batch]], list[Batch]]:
-        """For the passes to come: the support sets, prepared for each step on its own, and the queries."""
-        supports = self._prepared([self._supports[task] for task in tasks] * num_copies)
-        of_steps = [supports[n * len(tasks) : (n + 1) * len(tasks)] for n in range(num_copies)]
-        # Apart, since they may be much longer or shorter.
-        return of_steps, self._prepared([queries[task] for task in tasks] if queries else [])
-
-    def _prepared(self, batches: list[Batch]) -> list[Batch]:
-        if not batches:
-            return []
-        with FastLinear(self.generator):
-            return list(self._model.prepared(batches))
-
-    def record(self, batches: list[Batch], values: Optional[list[torch.Tensor]]) -> Recording:
-        """A pass of some support sets."""
-        return record(
-            lambda: self._model.losses(batches, self._max_loss_weight),
-            self.parameters,
-            [num_sentences(batch) for batch in batches],
-            values,
-            self.generator,
-            self.halves,
-        )[1]
+def _num_bytes(parameters: NamedParameters) -> int:
+    return sum(parameter.numel() * parameter.element_size() for _, parameter in parameters)
 
 
 def _of_one_task(values: list[torch.Tensor], task: int, number: int) -> torch.Tensor:

@@ -7,8 +7,9 @@ import torch
 from allennlp.common import Registrable
 from allennlp.common.checks import ConfigurationError
 
-from allennlp_metaner.meta.inner_loop import Adapted, InnerLoop, Learner, derived_seed
+from allennlp_metaner.meta.inner_loop import Adapted, InnerLoop, derived_seed
 from allennlp_metaner.meta.parameters import NamedParameters
+from allennlp_metaner.meta.passes import Learner
 from allennlp_metaner.meta.recording import Recording, record
 
 REDUCTIONS = ("sum", "mean")

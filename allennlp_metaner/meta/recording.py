@@ -54,11 +54,9 @@ def _table(num_rows: int, padding: Optional[int]) -> Product:
 
     def product(inputs: Optional[torch.Tensor], output_gradient: torch.Tensor) -> torch.Tensor:
         assert inputs is not None
-        table = output_gradient.new_zeros(num_rows, output_gradient.size(-1))
-        table.index_add_(0, inputs.flatten(), output_gradient)
-        if padding is not None:
-            table[padding] = 0
-        return table
+        return torch.ops.aten.embedding_dense_backward(
+            output_gradient, inputs.flatten(), num_rows, -1 if padding is None else padding, False
+        )
 
     return product
 
@@ -248,7 +246,7 @@ class _Recorded(Replacing):
         number = self._numbers.get(id(weight))
         if number is None:
             return functional.embedding(inputs, weight, padding_idx)
-        self._check_rows(inputs, number)
+        self._check_look_up(inputs, number)
         padding = None if padding_idx is None else padding_idx % len(weight)
         keep = self._recording._keep((number, _table(len(weight), padding)))
         return Embedding.apply(inputs, self._value(weight), self.anchor, keep)

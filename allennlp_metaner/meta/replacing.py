@@ -100,6 +100,12 @@ class Replacing(TorchFunctionMode):
         if self._num_tasks > 1 and (inputs.dim() < 2 or inputs.size(0) != self._num_rows):
             raise NotSeparableError("" if number is None else self._names[number])
 
+    def _check_look_up(self, inputs: torch.Tensor, number: Optional[int]) -> None:
+        self._check_rows(inputs, number)
+        # Relative positions have a row and a column for each subword, not for each sentence.
+        if self._num_tasks > 1 and inputs.size(1) == self._num_rows:
+            raise NotSeparableError("" if number is None else self._names[number])
+
     def _linear(
         self, inputs: torch.Tensor, weight: torch.Tensor, bias: Optional[torch.Tensor] = None
     ) -> torch.Tensor:

@@ -32,7 +32,7 @@ def with_values(
 
     # Raises
 
-    `NotSeparableError`, as [`record`](#record) does.
+    `NotSeparableError`, as [`record`](./recording.md#record) does.
     """
     with torch.no_grad(), _Valued(parameters, values, sizes, halves):
         yield
@@ -94,6 +94,8 @@ class _Valued(Replacing):
         def embedding(inputs: torch.Tensor, weight: Any, bias: None) -> torch.Tensor:
             return functional.embedding(inputs, weight, padding_idx)
 
+        if id(weight) in self._numbers:
+            self._check_look_up(inputs, self._numbers[id(weight)])
         return self._by_task(embedding, inputs, weight, None)
 
     def _by_task(

@@ -8,6 +8,7 @@ import torch
 
 C = TypeVar("C")
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 class Workers:
@@ -49,16 +50,24 @@ class Workers:
             What `work` returned for each chunk. PyTorch's random state is what it was.
         """
         training, results = model.training, []
+        devices = sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
+        generators = [torch.default_generator, *(torch.cuda.default_generators[n] for n in devices)]
+
+        def watched(run: Callable[[], T]) -> tuple[T, bool]:
+            """What `run` returns, and whether it has drawn from the global generators."""
+            before = [generator.get_state() for generator in generators]
+            result = run()
+            after = [generator.get_state() for generator in generators]
+            return result, not all(map(torch.equal, before, after))
 
         def alone(chunk: C, seed: int) -> R:
-            torch.manual_seed(seed)
-            before = torch.get_rng_state()
-            result = work(chunk, seed)
-            self._draw[training] = not torch.equal(before, torch.get_rng_state())
+            for generator in generators:
+                generator.manual_seed(seed)
+            result, drawn = watched(lambda: work(chunk, seed))
+            self._draw[training] = self._draw.get(training, False) or drawn
             return result
 
         jobs = list(zip(chunks, seeds, strict=True))
-        devices = sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
         # Hooks, such as those of AllenNLP's confidence checks, expect one forward pass at a time.
         one_by_one = _has_hooks(model)
         num_threads = torch.get_num_threads()
@@ -70,7 +79,9 @@ class Workers:
                 with ThreadPoolExecutor(at_a_time, "inner-loop", torch.set_num_threads, own_threads) as pool:
                     while jobs and (one_by_one or self._draw.get(training, True)):
                         results.append(pool.submit(alone, *jobs.pop(0)).result())
-                    return results + list(pool.map(lambda job: work(*job), jobs))
+                    others, drawn = watched(lambda: list(pool.map(lambda job: work(*job), jobs)))
+                    self._draw[training] = self._draw.get(training, False) or drawn
+                    return results + others
             finally:
                 torch.set_num_threads(num_threads)
 

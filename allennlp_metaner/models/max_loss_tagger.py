@@ -177,8 +177,8 @@ class MaxLossTagger(Model):
         `dict[str, Any]`
             `logits` of shape `(num_sentences, num_words, num_labels)`, `mask` of shape
             `(num_sentences, num_words)`, `tags` (a list of strings a sentence), `words` if there is metadata,
-            and, if there are gold tags, `gold_tags`, `loss` and `losses`: that of each sentence by itself,
-            shape `(num_sentences,)`.
+            and, if there are gold tags, `gold_tags`, `loss` and, in evaluation, `losses`: that of each
+            sentence by itself, shape `(num_sentences,)`.
         """
         mask = get_text_field_mask(tokens)
         logits = self._logits(tokens)
@@ -191,7 +191,8 @@ class MaxLossTagger(Model):
             output["words"] = [sentence["words"] for sentence in metadata]
         if tags is not None:
             output["loss"] = self._loss(logits, tokens, tags, None)
-            output["losses"] = self._loss(logits, tokens, tags, None, "none")
+            if not self.training:
+                output["losses"] = self._loss(logits, tokens, tags, None, "none")
             output["gold_tags"] = self._decoder.names(tags, mask)
             with _COUNTING:
                 self._metric(predicted, output["gold_tags"])

@@ -72,22 +72,26 @@ class FastLinear(TorchFunctionMode):
         self._generator = generator
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func in (functional.linear, functional.dropout) and "input" in kwargs:
+            args = (kwargs.pop("input"), *args)
         if func is functional.linear and not torch.is_grad_enabled():
-            return linear(*args, **(kwargs or {}))
+            return linear(*args, **kwargs)
         if func is functional.dropout and self._generator is not None:
-            return dropout(*args, **{**(kwargs or {}), "generator": self._generator})
+            return dropout(*args, **{**kwargs, "generator": self._generator})
         if func is functional.scaled_dot_product_attention and self._generator is not None:
-            return attention(*args, **{**(kwargs or {}), "generator": self._generator})
-        return func(*args, **(kwargs or {}))
+            return attention(*args, **{**kwargs, "generator": self._generator})
+        return func(*args, **kwargs)
 
 
 @contextmanager
 def fast_linear() -> Iterator[None]:
     """
-    [`FastLinear`](#fastlinear) where that is faster, no gradient is wanted, and nothing else stands in for
-    the layers, as [`with_values`](../meta/valued.md#with_values) does.
+    [`FastLinear`](#fastlinear) where that is faster, no gradient is wanted, and nothing else decides over
+    the layers: neither `torch.autocast` nor [`with_values`](../meta/valued.md#with_values).
     """
-    if torch.is_grad_enabled() or not prefers_onednn() or torch._C._len_torch_function_stack():
+    others = torch._C._len_torch_function_stack() or torch.is_autocast_enabled("cpu")
+    if torch.is_grad_enabled() or others or not prefers_onednn():
         yield
     else:
         with FastLinear():

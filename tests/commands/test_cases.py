@@ -153,10 +153,20 @@ def test_refused(command: Command, tiny_run: SimpleNamespace, tmp_path: Path) ->
         command("metaner-cases", archive, data, data, *page)
     with pytest.raises(ConfigurationError, match="--max-cases=0: give a number above 0"):
         command("metaner-cases", archive, archive, data, *page, "--max-cases", 0)
-    plain = json.dumps({"validation_dataset_reader": {"type": "ner_columns"}})
     with pytest.raises(ConfigurationError, match=r"model\.tar\.gz: .*ColumnReader.*'pseudo_tasks'"):
-        command("metaner-cases", archive, archive, data, *page, "--adapted-overrides", plain)
+        command("metaner-cases", archive, archive, data, *page, "--adapted-overrides", json.dumps(PLAIN))
     assert list(tmp_path.iterdir()) == []
+
+
+PLAIN = {"validation_dataset_reader": {"type": "ner_columns", "num_columns": 4, "scheme": "IOB1"}}
+
+
+def test_neither_adapts(command: Command, tiny_run: SimpleNamespace, tmp_path: Path) -> None:
+    """As of low resource: then nothing needs to be retrieved."""
+    overrides = json.dumps({**PLAIN, "model.adapter.enabled": False})
+    data, archive = tiny_run.data / "conll2003/eng.testb", tiny_run.archive
+    command("metaner-cases", archive, archive, data, "-o", tmp_path / "page.html", "--overrides", overrides)
+    assert "0 of" in (tmp_path / "page.html").read_text("utf-8")
 
 
 def test_pages_that_cannot_be_written(command: Command, tmp_path: Path) -> None:

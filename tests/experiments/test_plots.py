@@ -2,7 +2,11 @@
 
 import re
 from pathlib import Path
+from statistics import stdev
 from typing import Any
+
+import pytest
+from matplotlib.axes import Axes
 
 from allennlp_metaner.experiments.curves import read_curves
 from allennlp_metaner.experiments.plots import curves_picture, f1_picture
@@ -16,7 +20,15 @@ def texts(picture: bytes) -> list[str]:
     return re.findall(r"<!-- (.*?) -->", picture.decode())
 
 
-def test_f1(made_up_experiment: Any) -> None:
+def test_f1(made_up_experiment: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    error_bars: list[float] = []
+    draw = Axes.errorbar
+
+    def noted(self: Axes, *args: Any, xerr: float, **kwargs: Any) -> Any:
+        error_bars.append(xerr)
+        return draw(self, *args, xerr=xerr, **kwargs)
+
+    monkeypatch.setattr(Axes, "errorbar", noted)
     for cell in made_up_experiment.cells("base") + made_up_experiment.cells("full", "es"):
         made_up_experiment.finish(cell, 3 if cell.system == "base" else 9)
     results = Results(made_up_experiment.cells(), made_up_experiment.runs)
@@ -24,6 +36,8 @@ def test_f1(made_up_experiment: Any) -> None:
     mean = sum(results.f1("full", "es").values()) / 2
     assert {"es", "nl", "base", "full", f"{mean:.1f}"} <= set(texts(picture))
     assert "no_masking" not in texts(picture)
+    expected = {stdev(results.f1(*key).values()) for key in (("base", "es"), ("base", "nl"), ("full", "es"))}
+    assert set(error_bars) == expected
     assert picture == f1_picture(Results(made_up_experiment.cells(), made_up_experiment.runs))
 
 

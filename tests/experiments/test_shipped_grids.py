@@ -26,16 +26,20 @@ def trainings(found: list[Cell]) -> set[Path]:
 
 def test_small() -> None:
     found = cells("small")
-    more = {"base_adapted", "no_max_loss", "no_masking", "no_max_loss_no_masking", "random_support"}
+    more = {
+        *("base_24", "base_adapted", "full_unadapted"),
+        *("no_max_loss", "no_masking", "no_max_loss_no_masking", "random_support"),
+    }
     assert Counter(cell.system for cell in found) == dict.fromkeys({"base", "full", *more}, 2)
-    assert len(trainings(found)) == 6
+    assert len(trainings(found)) == 7
     for cell in found:
         config = cell.needs.config
         assert config["trainer"]["num_epochs"] * config["data_loader"]["batches_per_epoch"] == 500
         assert config["trainer"]["learning_rate_scheduler"]["warmup_steps"] == 50
         assert config["trainer"]["optimizer"]["parameter_groups"][1] == [["classifier"], {"lr": 1e-3}]
-        assert cell.overrides["model.adapter.enabled"] == (cell.system != "base")
-        with_max_loss = cell.system in ("full", "no_masking", "random_support")
+        unadapted = ("base", "base_24", "full_unadapted")
+        assert cell.overrides["model.adapter.enabled"] == (cell.system not in unadapted)
+        with_max_loss = cell.system in ("full", "full_unadapted", "no_masking", "random_support")
         assert config["model"]["max_loss_weight"] == (2.0 if with_max_loss else 0.0)
 
 
@@ -68,7 +72,7 @@ def test_small_low_resource() -> None:
 
 def test_paper_and_low_resource() -> None:
     paper, low_resource = cells("paper"), cells("low_resource")
-    assert len(paper) == 7 * 3 + 2 * 2
+    assert len(paper) == 8 * 3 + 2 * 2
     assert len(trainings(paper)) == 6 + 2
     assert {(cell.system, cell.target) for cell in paper if cell.target in ("fr", "zh")} == {
         (system, target) for system in ("base_no_misc", "full_no_misc") for target in ("fr", "zh")

@@ -17,6 +17,7 @@ from allennlp.training.optimizers import (
 
 from allennlp_metaner.meta import inner_loop as inner_loop_module
 from allennlp_metaner.meta import meta_gradient as meta_gradient_module
+from allennlp_metaner.meta import passes as passes_module
 from allennlp_metaner.meta.inner_loop import InnerLoop, derived_seed
 from allennlp_metaner.meta.meta_gradient import FirstOrderMaml, MetaGradient
 from allennlp_metaner.meta.parameters import preserved, trainable_parameters
@@ -134,6 +135,13 @@ def test_adapted_parameters_equal_the_reference(
     for support, ours in zip(supports, found, strict=True):
         theirs = reference.adapted(model, support, reference.updates(optimizer), num_steps)
         assert difference_of_steps(model, ours, theirs) <= TOLERANCE
+
+
+class OwnDropout(torch.nn.Module):
+    """Written out, as in some encoders."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return inputs * torch.empty_like(inputs).bernoulli_(0.8)
 
 
 class TestManyTasks:
@@ -262,6 +270,59 @@ class TestManyTasks:
         for loss, gradient in others:
             assert torch.equal(loss, first.loss)
             assert identical(gradient, first.gradient)
+
+    def test_a_dropout_of_the_models_own(
+        self,
+        make_tagger: TaggerMaker,
+        tasks: list[Task],
+        algorithm: Callable[..., FirstOrderMaml],
+        threads: Callable[[int], None],
+    ) -> None:
+        """It draws from PyTorch's global generator, which is the same for all threads."""
+        model = make_tagger().train()
+        model.dropout = OwnDropout()
+        parameters = trainable_parameters(model)
+        threads(1)
+
+        def run(maml: FirstOrderMaml, seed: int) -> list[torch.Tensor]:
+            torch.rand(5)
+            state = torch.get_rng_state()
+            gradient = maml(model, parameters, tasks, seed=seed).gradient
+            assert torch.equal(torch.get_rng_state(), state)
+            return gradient
+
+        first = run(algorithm(chunk_size=20, num_workers=1), 3)
+        assert not identical(run(algorithm(chunk_size=20, num_workers=1), 4), first)
+        for num_workers in (1, 2, 3):
+            maml = algorithm(chunk_size=20, num_workers=num_workers)
+            assert all(identical(run(maml, 3), first) for _ in range(3))
+
+    def test_large_models(
+        self,
+        make_tagger: TaggerMaker,
+        tasks: list[Task],
+        expected: list[tuple[Weights, Weights]],
+        reference: SimpleNamespace,
+        algorithm: Callable[..., FirstOrderMaml],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Their first gradients are computed twice, with the same result."""
+        kept = []
+        made = inner_loop_module.inner_update
+
+        def noted(optimizer: Any, parameters: Any, keeps_gradients: bool) -> Any:
+            kept.append(keeps_gradients)
+            return made(optimizer, parameters, keeps_gradients)
+
+        monkeypatch.setattr(inner_loop_module, "inner_update", noted)
+        model = make_tagger(max_loss_weight=LAMBDA).eval()
+        parameters = trainable_parameters(model)
+        theirs = [torch.stack([g[name] for _, g in expected]).sum(0) for name, _ in parameters]
+        for large in (10**9, 0):
+            monkeypatch.setattr(inner_loop_module, "LARGE", large)
+            found = algorithm("adam", self.NUM_STEPS)(model, parameters, tasks, seed=0).gradient
+            assert reference.relative_difference(found, theirs) <= TOLERANCE
+        assert set(kept[: len(kept) // 2]) == {True} and kept[-1] is False
 
     def test_single_precision(
         self,
@@ -521,12 +582,12 @@ class TestMutations:
         self, off: Callable[[], float], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The gradient of the second step is taken where that of the first was."""
-        original = inner_loop_module._Pass.record
+        original = passes_module.SupportPasses.record
 
         def at_the_start(self: Any, batches: Any, values: Any) -> Recording:
             return original(self, batches, None)
 
-        monkeypatch.setattr(inner_loop_module._Pass, "record", at_the_start)
+        monkeypatch.setattr(passes_module.SupportPasses, "record", at_the_start)
         assert off() > FAR_OFF
 
     def test_query_at_the_meta_parameters(

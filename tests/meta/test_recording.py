@@ -241,6 +241,11 @@ class Layers(torch.nn.Module):
 Network = Callable[[Layers, torch.Tensor], torch.Tensor]
 
 
+def square(x: torch.Tensor) -> torch.Tensor:
+    """As many rows and columns as there are sentences, which are all there is to tell it from tokens by."""
+    return torch.arange(len(x) ** 2).view(len(x), len(x)) % 4
+
+
 def ids(x: torch.Tensor) -> torch.Tensor:
     """Some numbers from 0 to 3, of which all inputs have several."""
     return (x[..., 0] * 10).long() % 4
@@ -284,6 +289,7 @@ OTHERS: dict[str, Network] = {
     "transpose": lambda net, x: functional.linear(net.first(x), net.first.weight.t()),
     "matrix product": lambda net, x: x @ net.matrix,
     "positions": lambda net, x: net.first(x) + net.table(torch.arange(x.size(1)).unsqueeze(0)),
+    "relative positions": lambda net, x: net.first(x) + net.table(square(x)).sum((0, 1)),
     "scaled embedding": lambda net, x: (
         x * functional.embedding(ids(x), net.table.weight, scale_grad_by_freq=True)
     ),

@@ -84,6 +84,8 @@ def test_losses(parts: SimpleNamespace) -> None:
     assert output["loss"].item() == pytest.approx((mean + 2 * maximum).item(), rel=1e-5)
     alone = [(each.mean() + 2 * each.max()).item() for each in (first, second)]
     assert output["losses"].tolist() == pytest.approx(alone, rel=1e-5)
+    assert "losses" not in model.train()(**parts.tensors)
+    model.eval()
     assert model.losses([parts.tensors]).item() == pytest.approx(output["loss"].item(), rel=1e-6)
     assert model.losses([parts.tensors], max_loss_weight=0.0).item() == pytest.approx(mean.item(), rel=1e-5)
     by_token = parts.make(max_loss_weight=2.0, loss_reduction="token")

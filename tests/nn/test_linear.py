@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 import torch
 from torch.nn import functional
+from torch.overrides import BaseTorchFunctionMode
 
 from allennlp_metaner.nn import linear as linear_module
-from allennlp_metaner.nn.linear import FastLinear, linear, prefers_onednn
+from allennlp_metaner.nn.linear import FastLinear, fast_linear, linear, prefers_onednn
 
 SHAPES = [
     ((5, 4), 3),
@@ -129,9 +130,9 @@ def test_the_choice_is_one_of_pytorchs(library: bool) -> None:
 def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     found: list[Any] = []
 
-    def spy(*args: Any) -> torch.Tensor:
+    def spy(*args: Any, **kwargs: Any) -> torch.Tensor:
         found.append(args)
-        return linear(*args)
+        return linear(*args, **kwargs)
 
     monkeypatch.setattr(linear_module, "linear", spy)
     return found
@@ -149,6 +150,32 @@ class TestFastLinear:
             found = network(inputs)
         assert len(calls) == 2
         assert_equal(found, expected.detach())
+
+    def test_keywords(self, calls: list[Any]) -> None:
+        inputs, weight, _ = tensors((5, 4), 3, torch.float32)
+        with torch.no_grad(), FastLinear(torch.Generator()):
+            assert_equal(functional.linear(input=inputs, weight=weight), functional.linear(inputs, weight))
+            assert torch.equal(functional.dropout(input=inputs, p=0.0), inputs)
+        assert len(calls) == 2
+
+    def test_where_it_is_used(
+        self, library: bool, network: torch.nn.Module, calls: list[Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Where the products are faster, no gradient is wanted, and nothing else decides."""
+
+        def num_calls() -> int:
+            calls.clear()
+            with fast_linear():
+                network(torch.randn(5, 4))
+            return len(calls)
+
+        assert num_calls() == 0
+        with torch.no_grad():
+            assert num_calls() == 2 * library
+            with torch.autocast("cpu", torch.bfloat16):
+                assert num_calls() == 0
+            with BaseTorchFunctionMode():
+                assert num_calls() == 0
 
     def test_with_gradients(self, network: torch.nn.Module, calls: list[Any]) -> None:
         inputs = torch.randn(5, 4)

@@ -12,6 +12,9 @@ local targets = ['es', 'nl'];
   environment: small.environment,
   systems: experiment.systems(
     small.base(small.learning_rates.base), small.meta(small.learning_rates.full), { seeds: few_seeds }
-  ),
+  ) + {
+    // Control: as many sentences as the full method sees, queries and support sets.
+    base_24: self.base { environment: { METANER_BATCH_SIZE: 24 }, seeds: few_seeds },
+  },
   targets: { [target]: experiment.targets[target] for target in targets },
 }

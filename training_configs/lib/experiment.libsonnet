@@ -18,6 +18,8 @@ local corpora = import 'corpora.libsonnet';
     // Shares its trainings with `base`.
     base_adapted: self.base { adapt: true } + few,
     full: { config: '../meta_en.jsonnet', overrides: meta, adapt: true },
+    // Shares its trainings with `full`: what comes of meta-training alone.
+    full_unadapted: self.full { adapt: false } + few,
     no_max_loss: self.full { config: '../ablations/no_max_loss.jsonnet' } + few,
     no_masking: self.full { config: '../ablations/no_masking.jsonnet' } + few,
     no_max_loss_no_masking: self.full { config: '../ablations/no_max_loss_no_masking.jsonnet' } + few,

@@ -1,4 +1,4 @@
-// For the 12 x 384 encoder of `make encoder`: learning rates for its width, chosen on English dev data.
+// Learning rates for the width of the small encoder, with which fine-tuning suits English dev data.
 local encoder_and_head = [
   [['text_field_embedder'], { lr: 1e-4 }],
   [['classifier'], { lr: 1e-3 }],

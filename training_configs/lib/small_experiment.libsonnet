@@ -1,4 +1,4 @@
-// What the small grids have in common: the encoder of `make encoder`, and as much training as two cores can do.
+// What the small grids have in common: the small encoder (12 x 384), and as much training as two cores can do.
 local updates = 500;
 // Tasks of an update of the full method, sentences of an update of the base model.
 local batch_size = 8;
