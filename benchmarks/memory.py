@@ -88,7 +88,7 @@ def bert_base_memory() -> dict[str, Any]:
     """
     Of a meta-gradient, in copies of the trainable parameters. Random weights, the 119,547 subwords of
     multilingual BERT, 19 subwords a sentence. Activations are kept small first, with eight tasks that go
-    through all passes one by one, and are then those of an ordinary update of 32 tasks.
+    through all passes one by one; then comes an ordinary update of 32 tasks.
     """
     from random_models import random_tagger, random_tasks
 
@@ -111,9 +111,9 @@ def bert_base_memory() -> dict[str, Any]:
     return {
         "name": "memory of meta-training at BERT-base size",
         "unit": "copies",
-        "value": few,
-        "note": f"of {size / MEBIBYTE:.0f} MiB, with the activations of one task a worker and eight queries; "
-        f"{many:.1f} with those of 32 tasks in chunks",
+        "value": many,
+        "note": f"of {size / MEBIBYTE:.0f} MiB, activations of 32 tasks in chunks included; {few:.1f} with those "
+        "of one task a worker and of eight queries",
     }
 
 

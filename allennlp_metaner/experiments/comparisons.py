@@ -81,7 +81,10 @@ def pairs(results: Results, more: Sequence[Sequence[str]] = ()) -> list[Pair]:
             )
         found += [Pair(target, first, second) for target in common]
     # The same the other way round says nothing new.
-    return list({(pair.target, frozenset(pair[1:])): pair for pair in reversed(found)}.values())[::-1]
+    once: dict[tuple[str, frozenset[str]], Pair] = {}
+    for pair in found:
+        once.setdefault((pair.target, frozenset((pair.first, pair.second))), pair)
+    return list(once.values())
 
 
 def _reference(system: str, systems: Sequence[str]) -> str:

@@ -35,8 +35,8 @@ def test_pairs(made_up_experiment: Any) -> None:
         Pair("fr", "zother", "full"),
     ]
     assert pairs(found) == default
-    # Each once.
-    assert pairs(found, [("full", "no_masking"), ("full", "base")]) == [
+    # Each once, one way round or the other.
+    assert pairs(found, [("full", "no_masking"), ("base", "full")]) == [
         *default,
         Pair("nl", "full", "no_masking"),
     ]
@@ -47,6 +47,19 @@ def test_pairs(made_up_experiment: Any) -> None:
     ):
         with pytest.raises(ConfigurationError, match=f"--compare {first} {second}: .*{message}"):
             pairs(found, [(first, second)])
+
+
+def test_pairs_of_the_same_kind(made_up_experiment: Any) -> None:
+    """Fine-tuned on as much of the target's data, and starting from one model or the other."""
+    names = ("base_es_1", "base_es_5", "full_es_1", "full_es_5", "fullest")
+    systems = {name: {"config": "base.jsonnet", "targets": ["es"]} for name in names}
+    made_up_experiment.write_grid({**made_up_experiment.contents, "systems": systems})
+    assert pairs(results(made_up_experiment)) == [
+        Pair("es", "base_es_5", "base_es_1"),
+        Pair("es", "full_es_1", "base_es_1"),
+        Pair("es", "full_es_5", "base_es_5"),
+        Pair("es", "fullest", "base_es_1"),
+    ]
 
 
 def test_compare(made_up_experiment: Any) -> None:
