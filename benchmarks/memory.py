@@ -112,8 +112,8 @@ def bert_base_memory() -> dict[str, Any]:
         "name": "memory of meta-training at BERT-base size",
         "unit": "copies",
         "value": many,
-        "note": f"of {size / MEBIBYTE:.0f} MiB, activations of 32 tasks in chunks included; {few:.1f} with those "
-        "of one task a worker and of eight queries",
+        "note": f"of {size / MEBIBYTE:.0f} MiB, activations of 32 tasks in chunks included; {few:.1f} with "
+        "those of one task a worker and of eight queries",
     }
 
 
