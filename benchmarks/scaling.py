@@ -78,6 +78,7 @@ def main() -> None:
         left.plot(NUM_TASKS, times, marker="o", label=f"{layers} x {hidden}")
     left.set(xlabel="tasks of an update", ylabel="seconds", xscale="log", yscale="log", title="Meta-gradient")
     left.set_xticks(NUM_TASKS, map(str, NUM_TASKS))
+    left.set_xticks([], minor=True)
     left.legend(title="layers x width")
     seconds, memory = retrieval()
     (time_line,) = right.plot(POOLS, seconds, marker="o", label="seconds (left axis)")
