@@ -23,6 +23,7 @@ from allennlp_metaner.data.sentence import words_and_tags
 
 Command = Callable[..., None]
 PLAIN = json.dumps({"model.adapter.enabled": False})
+PLAIN_READER = {"validation_dataset_reader": {"type": "ner_columns", "num_columns": 4, "scheme": "IOB1"}}
 HOSTILE = "<script>alert('&')</script> NN I-NP O\nPeter NN I-NP I-PER\nSmith NN I-NP I-PER\nwon NN I-NP O\n\n"
 
 
@@ -154,16 +155,15 @@ def test_refused(command: Command, tiny_run: SimpleNamespace, tmp_path: Path) ->
     with pytest.raises(ConfigurationError, match="--max-cases=0: give a number above 0"):
         command("metaner-cases", archive, archive, data, *page, "--max-cases", 0)
     with pytest.raises(ConfigurationError, match=r"model\.tar\.gz: .*ColumnReader.*'pseudo_tasks'"):
-        command("metaner-cases", archive, archive, data, *page, "--adapted-overrides", json.dumps(PLAIN))
+        command(
+            "metaner-cases", archive, archive, data, *page, "--adapted-overrides", json.dumps(PLAIN_READER)
+        )
     assert list(tmp_path.iterdir()) == []
-
-
-PLAIN = {"validation_dataset_reader": {"type": "ner_columns", "num_columns": 4, "scheme": "IOB1"}}
 
 
 def test_neither_adapts(command: Command, tiny_run: SimpleNamespace, tmp_path: Path) -> None:
     """As of low resource: then nothing needs to be retrieved."""
-    overrides = json.dumps({**PLAIN, "model.adapter.enabled": False})
+    overrides = json.dumps({**PLAIN_READER, "model.adapter.enabled": False})
     data, archive = tiny_run.data / "conll2003/eng.testb", tiny_run.archive
     command("metaner-cases", archive, archive, data, "-o", tmp_path / "page.html", "--overrides", overrides)
     assert "0 of" in (tmp_path / "page.html").read_text("utf-8")
