@@ -56,6 +56,18 @@ def test_search() -> None:
     assert chosen < trainings(found)
 
 
+def test_small_bfloat16() -> None:
+    """The same models adapted on English dev in both, and nothing else trained."""
+    found = {cell.target: cell for cell in cells("small_bfloat16")}
+    assert set(found) == {"float32", "bfloat16"}
+    trained = {cell.needs.folder for cell in cells("small") if cell.system == "full"}
+    assert trainings(list(found.values())) == trained
+    for dtype, cell in found.items():
+        assert cell.file.endswith("eng.testa")
+        assert cell.overrides["model.adapter.enabled"]
+        assert cell.overrides["model.adapter.inner_loop.dtype"] == dtype
+
+
 def test_small_low_resource() -> None:
     found = cells("small_low_resource")
     assert len(found) == len(trainings(found)) == 2 * 2 * 2
