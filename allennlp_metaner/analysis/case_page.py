@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import NamedTuple, Optional
 
-from allennlp_metaner.analysis.case_studies import KINDS, Case, Comparison, missed
+from allennlp_metaner.analysis.case_studies import KINDS, Case, Differences, missed
 from allennlp_metaner.analysis.errors import Counts
 from allennlp_metaner.data.coding import Span, spans
 from allennlp_metaner.data.raw_text import CHINESE_OR_KANA
@@ -93,11 +93,11 @@ class Side(NamedTuple):
     overrides: Sequence[str] = ()
 
 
-def render(comparison: Comparison, base: Side, adapted: Side, data_file: str) -> str:
+def render(differences: Differences, base: Side, adapted: Side, data_file: str) -> str:
     """
     # Parameters
 
-    comparison : `Comparison`
+    differences : `Differences`
     base : `Side`
     adapted : `Side`
     data_file : `str`
@@ -109,19 +109,19 @@ def render(comparison: Comparison, base: Side, adapted: Side, data_file: str) ->
         A page in HTML. Whatever comes from data or arguments is escaped in it, and it forbids browsers to run
         or load anything.
     """
-    colours = _colours(comparison.cases)
+    colours = _colours(differences.cases)
     types = "".join(f"\n.t{colour} {{ --hue: {_HUES[colour]}; }}" for colour in sorted({*colours.values()}))
-    shown = {case.kind for case in comparison.cases}
+    shown = {case.kind for case in differences.cases}
     kinds = [kind for kind in KINDS if kind in shown]
     only = "".join(
         f"\nbody:has(#only-{kind}:checked) article:not(.{kind}) {{ display: none; }}" for kind in kinds
     )
     parts = [
-        *_header(comparison, base, adapted, data_file),
-        *_key(colours, comparison),
+        *_header(differences, base, adapted, data_file),
+        *_key(colours, differences),
         *_filter(kinds),
         "<main>",
-        *(_case(case, colours) for case in comparison.cases),
+        *(_case(case, colours) for case in differences.cases),
         "</main>",
     ]
     return (
@@ -142,21 +142,21 @@ def _colours(cases: Sequence[Case]) -> dict[str, int]:
     return {type_: number % len(_HUES) for number, type_ in enumerate(types)}
 
 
-def _header(comparison: Comparison, base: Side, adapted: Side, data_file: str) -> Iterator[str]:
+def _header(differences: Differences, base: Side, adapted: Side, data_file: str) -> Iterator[str]:
     yield f"<header>\n<h1>Case studies</h1>\n<p>{escape(data_file)}</p>"
-    f1 = '<th scope="col">F1</th>' if comparison.base else ""
+    f1 = '<th scope="col">F1</th>' if differences.base else ""
     yield (
         '<table>\n<thead><tr><th scope="col">model</th><th scope="col">archive</th>'
         f'<th scope="col">adaptation</th>{f1}</tr></thead>\n<tbody>'
     )
-    yield _model("base", base, comparison.base)
-    yield _model("adapted", adapted, comparison.adapted)
+    yield _model("base", base, differences.base)
+    yield _model("adapted", adapted, differences.adapted)
     yield "</tbody>\n</table>"
-    kinds = ", ".join(f"{comparison.kinds[kind]} {kind}" for kind in KINDS if comparison.kinds[kind])
-    shown = len(comparison.cases)
-    summary = f"{comparison.differing} of {comparison.sentences} sentences differ"
+    kinds = ", ".join(f"{differences.kinds[kind]} {kind}" for kind in KINDS if differences.kinds[kind])
+    shown = len(differences.cases)
+    summary = f"{differences.differing} of {differences.sentences} sentences differ"
     summary += f": {kinds}." if kinds else "."
-    if shown < comparison.differing:
+    if shown < differences.differing:
         summary += f" Shown are the first {shown} of them."
     yield f"<p>{summary}</p>\n</header>"
 
@@ -170,13 +170,13 @@ def _model(role: str, side: Side, counts: Optional[Counts]) -> str:
     )
 
 
-def _key(colours: Mapping[str, int], comparison: Comparison) -> Iterator[str]:
+def _key(colours: Mapping[str, int], differences: Differences) -> Iterator[str]:
     """What the colours and marks mean."""
     if not colours:
         return
     types = [f'<mark class="t{colour}">{escape(type_)}</mark>' for type_, colour in colours.items()]
     yield f'<p class="key">Entities: {" ".join(types)}</p>'
-    if comparison.base:
+    if differences.base:
         yield (
             '<p class="key"><span class="wrong">wrong<b>✗</b></span> means no gold entity, '
             '<span class="missed">missed</span> a gold entity without any prediction</p>'

@@ -65,7 +65,7 @@ class Case(NamedTuple):
 
 
 @dataclass
-class Comparison:
+class Differences:
     """
     What is different in a file.
 
@@ -93,7 +93,7 @@ class Comparison:
         return sum(self.kinds.values())
 
 
-def compare(sentences: Iterable[Case], max_cases: int) -> Comparison:
+def find_differences(sentences: Iterable[Case], max_cases: int) -> Differences:
     """
     # Parameters
 
@@ -104,19 +104,19 @@ def compare(sentences: Iterable[Case], max_cases: int) -> Comparison:
 
     # Returns
 
-    `Comparison`
+    `Differences`
     """
-    comparison = Comparison()
+    differences = Differences()
     for case in sentences:
-        comparison.sentences += 1
+        differences.sentences += 1
         if case.gold is not None:
-            comparison.base = _counted(comparison.base, case.gold, case.base)
-            comparison.adapted = _counted(comparison.adapted, case.gold, case.adapted)
+            differences.base = _counted(differences.base, case.gold, case.base)
+            differences.adapted = _counted(differences.adapted, case.gold, case.adapted)
         if (kind := case.kind) is not None:
-            comparison.kinds[kind] += 1
-            if len(comparison.cases) < max_cases:
-                comparison.cases.append(case)
-    return comparison
+            differences.kinds[kind] += 1
+            if len(differences.cases) < max_cases:
+                differences.cases.append(case)
+    return differences
 
 
 def missed(gold: Sequence[Span], predicted: Sequence[Span]) -> list[Span]:

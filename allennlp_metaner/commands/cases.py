@@ -13,11 +13,12 @@ from allennlp.models import Archive
 from allennlp.predictors import Predictor
 
 from allennlp_metaner.analysis.case_page import Side, render
-from allennlp_metaner.analysis.case_studies import Case, SupportSentence, compare
-from allennlp_metaner.commands.labelling import SENTENCES_PER_BATCH, label_file, label_words
+from allennlp_metaner.analysis.case_studies import Case, SupportSentence, find_differences
+from allennlp_metaner.commands.labelling import SENTENCES_PER_BATCH, label_file
 from allennlp_metaner.commands.loading import check_archive, load_checked, merged, task_reader
 from allennlp_metaner.experiments.records import write_whole
 from allennlp_metaner.meta.adapter import adapts
+from allennlp_metaner.predictors.adapting_predictor import AdaptingPredictor
 
 
 @Subcommand.register("metaner-cases")
@@ -84,14 +85,15 @@ def label_with_both(base: Archive, adapted: Archive, data_file: str) -> Iterator
     `Iterator[Case]`
         The sentences of `data_file`, in order, also those in which the two do not differ.
     """
-    base_predictor = Predictor.from_archive(base, "adapting")
+    base_predictor = AdaptingPredictor.from_archive(base, "adapting")
+    assert isinstance(base_predictor, AdaptingPredictor)
     labelled = label_file(
         Predictor.from_archive(adapted, "adapting"), adapted.validation_dataset_reader, data_file
     )
     number = 0
     for batch in lazy_groups_of(labelled, SENTENCES_PER_BATCH):
-        sentences = [sentence.words for sentence in batch]
-        outputs = label_words(base_predictor, base.validation_dataset_reader, sentences)
+        instances = base_predictor.instances([sentence.words for sentence in batch])
+        outputs = base_predictor.predict_batch_instance(instances)
         for (words, gold, output), base_output in zip(batch, outputs, strict=True):
             number += 1
             support = [SupportSentence(**sentence) for sentence in output.get("support", ())]
@@ -111,13 +113,13 @@ def _run(arguments: argparse.Namespace) -> None:
     if adapts(adapted.model):
         task_reader(adapted.validation_dataset_reader, arguments.adapted_archive)
     base = load_checked(arguments.base_archive, arguments.cuda_device, merged(*base_overrides))
-    comparison = compare(label_with_both(base, adapted, arguments.data_file), arguments.max_cases)
+    differences = find_differences(label_with_both(base, adapted, arguments.data_file), arguments.max_cases)
     sides = (
         Side(arguments.base_archive, adapts(base.model), [*filter(None, base_overrides)]),
         Side(arguments.adapted_archive, adapts(adapted.model), [*filter(None, adapted_overrides)]),
     )
-    write_whole(page, render(comparison, *sides, arguments.data_file).encode())
-    print(f"{page}: {comparison.differing} of {comparison.sentences} sentences differ")
+    write_whole(page, render(differences, *sides, arguments.data_file).encode())
+    print(f"{page}: {differences.differing} of {differences.sentences} sentences differ")
 
 
 def _page_path(path: str) -> Path:

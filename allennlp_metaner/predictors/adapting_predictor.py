@@ -74,7 +74,7 @@ class AdaptingPredictor(Predictor):
             parse_sentence(line, f"sentence {number} of the input batch")
             for number, line in enumerate(inputs, start=1)
         ]
-        instances = self._instances([sentence.words for sentence in parsed])
+        instances = self.instances([sentence.words for sentence in parsed])
         return [
             self._describe(output, instance, sentence.text, sentence.offsets)
             for output, instance, sentence in zip(self._label(instances), instances, parsed, strict=True)
@@ -91,9 +91,13 @@ class AdaptingPredictor(Predictor):
         return described
 
     def _json_to_instance(self, json_dict: JsonDict) -> Instance:
-        return self._instances([parse_sentence(json_dict, "the input").words])[0]
+        return self.instances([parse_sentence(json_dict, "the input").words])[0]
 
-    def _instances(self, sentences: Sequence[list[str]]) -> list[Instance]:
+    def instances(self, sentences: Sequence[list[str]]) -> list[Instance]:
+        """
+        What [`predict_batch_instance`](#predict_batch_instance) takes, of sentences as words. Sentences of
+        the pool that are equal to them are not excluded from the support.
+        """
         if not self._adapt:
             return [sentence_instance(words) for words in sentences]
         assert isinstance(self._reader, PseudoTaskReader)

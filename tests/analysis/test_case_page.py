@@ -11,7 +11,7 @@ from typing import Any, Optional
 import pytest
 
 from allennlp_metaner.analysis.case_page import Side, render
-from allennlp_metaner.analysis.case_studies import Case, SupportSentence, compare
+from allennlp_metaner.analysis.case_studies import Case, SupportSentence, find_differences
 
 VOID = {"meta", "input"}
 HOSTILE = [
@@ -44,7 +44,7 @@ ADAPTED = Side("runs/meta&co", True)
 
 
 def page(cases: list[Case] = CASES, max_cases: int = 9) -> str:
-    return render(compare(cases, max_cases), BASE, ADAPTED, "data/<i>es.txt")
+    return render(find_differences(cases, max_cases), BASE, ADAPTED, "data/<i>es.txt")
 
 
 class Element(list):

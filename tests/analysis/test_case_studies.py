@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from allennlp_metaner.analysis.case_studies import KINDS, Case, compare, missed
+from allennlp_metaner.analysis.case_studies import KINDS, Case, find_differences, missed
 from allennlp_metaner.data.coding import spans
 from allennlp_metaner.nn.span_f1 import SpanF1
 
@@ -48,12 +48,12 @@ def test_kinds(gold: Optional[str], base: str, adapted: str, kind: Optional[str]
 
 @given(st.lists(cases(), max_size=6), st.integers(1, 3))
 def test_everything_is_counted_and_the_first_are_kept(sentences: list[Case], max_cases: int) -> None:
-    comparison = compare(iter(sentences), max_cases)
+    differences = find_differences(iter(sentences), max_cases)
     differing = [sentence for sentence in sentences if spans(sentence.base) != spans(sentence.adapted)]
-    assert comparison.sentences == len(sentences)
-    assert comparison.differing == len(differing)
-    assert comparison.cases == differing[:max_cases]
-    for counts, side in ((comparison.base, "base"), (comparison.adapted, "adapted")):
+    assert differences.sentences == len(sentences)
+    assert differences.differing == len(differing)
+    assert differences.cases == differing[:max_cases]
+    for counts, side in ((differences.base, "base"), (differences.adapted, "adapted")):
         metric = SpanF1()
         metric([getattr(sentence, side) for sentence in sentences], [s.gold or [] for s in sentences])
         if counts is None:
@@ -64,12 +64,12 @@ def test_everything_is_counted_and_the_first_are_kept(sentences: list[Case], max
 
 def test_sentences_without_gold_tags_are_not_scored() -> None:
     unknown = case(None, "B-PER O O", "O O O")
-    comparison = compare([unknown, unknown], 9)
-    assert (comparison.base, comparison.adapted, comparison.kinds) == (None, None, {"unknown": 2})
-    comparison = compare([unknown, case("B-PER O O", "B-PER O O", "O O B-LOC", 2)], 9)
-    assert comparison.kinds == {"unknown": 1, "broken": 1}
-    assert comparison.base is not None and comparison.adapted is not None
-    assert (comparison.base.f1, comparison.adapted.f1) == (1.0, 0.0)
+    differences = find_differences([unknown, unknown], 9)
+    assert (differences.base, differences.adapted, differences.kinds) == (None, None, {"unknown": 2})
+    differences = find_differences([unknown, case("B-PER O O", "B-PER O O", "O O B-LOC", 2)], 9)
+    assert differences.kinds == {"unknown": 1, "broken": 1}
+    assert differences.base is not None and differences.adapted is not None
+    assert (differences.base.f1, differences.adapted.f1) == (1.0, 0.0)
 
 
 def test_missed_is_what_no_prediction_touches() -> None:

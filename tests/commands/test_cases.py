@@ -163,7 +163,9 @@ def test_refused(command: Command, tiny_run: SimpleNamespace, tmp_path: Path) ->
 
 def test_neither_adapts(command: Command, tiny_run: SimpleNamespace, tmp_path: Path) -> None:
     """As of low resource: then nothing needs to be retrieved."""
-    overrides = json.dumps({**PLAIN_READER, "model.adapter.enabled": False})
+    indexer = {"type": "word_transformer", "model_name": str(tiny_run.encoder)}
+    reader = {**PLAIN_READER["validation_dataset_reader"], "token_indexers": {"tokens": indexer}}
+    overrides = json.dumps({"validation_dataset_reader": reader, "model.adapter.enabled": False})
     data, archive = tiny_run.data / "conll2003/eng.testb", tiny_run.archive
     command("metaner-cases", archive, archive, data, "-o", tmp_path / "page.html", "--overrides", overrides)
     assert "0 of" in (tmp_path / "page.html").read_text("utf-8")
