@@ -14,10 +14,10 @@ _DEV_F1, _LOSS = "validation_f1-measure-overall", "training_loss"
 
 
 class Point(NamedTuple):
-    """After an epoch, counted from 1: F1 on dev data in per cent, and the mean loss of its batches."""
+    """After an epoch, counted from 1: F1 on dev data in per cent, if any, and mean loss of the batches."""
 
     epoch: int
-    dev_f1: float
+    dev_f1: Optional[float]
     loss: float
 
 
@@ -55,7 +55,12 @@ class Curve:
 
     @property
     def best(self) -> Optional[float]:
-        return max((point.dev_f1 for point in self.points), default=None)
+        return max((f1 for _, f1 in self.dev_f1), default=None)
+
+    @property
+    def dev_f1(self) -> list[tuple[int, float]]:
+        """Epoch and F1 of the points that have one."""
+        return [(point.epoch, point.dev_f1) for point in self.points if point.dev_f1 is not None]
 
 
 def read_curves(cells: Sequence[Cell], directory: Path) -> list[Curve]:
@@ -102,6 +107,7 @@ def _points(run: Path) -> list[Point]:
         except ValueError:
             # AllenNLP is about to write it.
             continue
-        if number and _DEV_F1 in metrics and _LOSS in metrics:
-            points.append(Point(int(number[1]) + 1, 100 * metrics[_DEV_F1], metrics[_LOSS]))
+        if number and _LOSS in metrics:
+            dev_f1 = 100 * metrics[_DEV_F1] if _DEV_F1 in metrics else None
+            points.append(Point(int(number[1]) + 1, dev_f1, metrics[_LOSS]))
     return sorted(points)

@@ -108,12 +108,12 @@ def curves_picture(curves: Sequence[Curve], systems: Sequence[str]) -> bytes:
         dev, loss = figure.subplots(1, 2)
         for curve in shown:
             scale = (curve.updates_per_epoch or 1) if known else 100 / curve.epochs
-            when = [scale * point.epoch for point in curve.points]
             style = _style(names.index(_name(curve)))
             # Each name is in the legend once.
             label = labels.pop(_name(curve), None)
-            dev.plot(when, [point.dev_f1 for point in curve.points], label=label, **style)
-            loss.plot(when, [point.loss for point in curve.points], **style)
+            points = [(point.epoch, point.loss) for point in curve.points]
+            loss.plot(*_scaled(points, scale), label=label, **style)
+            dev.plot(*_scaled(curve.dev_f1, scale), **style)
         dev.set_ylabel("F1 on dev data (%)")
         loss.set_ylabel("training loss")
         _scale_losses(loss, [point.loss for curve in shown for point in curve.points])
@@ -123,6 +123,10 @@ def curves_picture(curves: Sequence[Curve], systems: Sequence[str]) -> bytes:
         if shown:
             figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     return file.getvalue()
+
+
+def _scaled(points: Sequence[tuple[int, float]], scale: float) -> tuple[list[float], list[float]]:
+    return [scale * epoch for epoch, _ in points], [value for _, value in points]
 
 
 def _scale_losses(panel: "Axes", losses: Sequence[float]) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from allennlp_metaner.experiments.curves import Curve, Point, read_curves
 from allennlp_metaner.experiments.grid import Training
+from allennlp_metaner.experiments.plots import curves_picture
 
 
 def test_points(made_up_experiment: Any) -> None:
@@ -28,6 +29,18 @@ def test_points(made_up_experiment: Any) -> None:
     assert curves[0].record and curves[0].record["status"] == "finished"
     assert (curves[0].best, curves[0].epochs, curves[0].updates_per_epoch) == (100 * 9 / 128, 2, 50)
     assert (curves[1].points, curves[1].record, curves[1].best) == ([], None, None)
+
+
+def test_training_without_dev_data(made_up_experiment: Any) -> None:
+    """As of low resource: what was trained is known, and there is nothing to draw on one side."""
+    cells = made_up_experiment.cells()
+    folder = made_up_experiment.train(cells[0], [])
+    for epoch in range(2):
+        (folder / f"run/metrics_epoch_{epoch}.json").write_text('{"training_loss": 1.5}')
+    curve = read_curves(cells, made_up_experiment.runs)[0]
+    assert curve.points == [Point(1, None, 1.5), Point(2, None, 1.5)]
+    assert (curve.best, curve.dev_f1) == (None, [])
+    assert curves_picture([curve], ["base"]).startswith(b"<?xml")
 
 
 def test_shared_trainings_and_starts(made_up_experiment: Any) -> None:
