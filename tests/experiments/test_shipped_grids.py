@@ -56,16 +56,19 @@ def test_search() -> None:
     assert chosen < trainings(found)
 
 
-def test_small_bfloat16() -> None:
-    """The same models adapted on English dev in both, and nothing else trained."""
-    found = {cell.target: cell for cell in cells("small_bfloat16")}
-    assert set(found) == {"float32", "bfloat16"}
-    trained = {cell.needs.folder for cell in cells("small") if cell.system == "full"}
-    assert trainings(list(found.values())) == trained
-    for dtype, cell in found.items():
+def test_small_adaptation() -> None:
+    """One model of `small`, adapted in several ways on English dev."""
+    found = cells("small_adaptation")
+    assert len(found) == 4
+    full = next(cell for cell in cells("small") if cell.system == "full")
+    assert trainings(found) == {full.needs.folder}
+    settings = set()
+    for cell in found:
         assert cell.file.endswith("eng.testa")
         assert cell.overrides["model.adapter.enabled"]
-        assert cell.overrides["model.adapter.inner_loop.dtype"] == dtype
+        inner_loop = cell.overrides["model.adapter.inner_loop"]
+        settings.add((inner_loop["dtype"], inner_loop["optimizer"]["lr"]))
+    assert settings == {("float32", 1e-5), ("float32", 1e-4), ("float32", 3e-4), ("bfloat16", 1e-5)}
 
 
 def test_small_low_resource() -> None:
