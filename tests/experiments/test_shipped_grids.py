@@ -66,8 +66,9 @@ def test_small_adaptation() -> None:
     for cell in found:
         assert cell.file.endswith("eng.testa")
         assert cell.overrides["model.adapter.enabled"]
-        inner_loop = cell.overrides["model.adapter.inner_loop"]
-        settings.add((inner_loop["dtype"], inner_loop["optimizer"]["lr"]))
+        settings.add(
+            tuple(cell.overrides[f"model.adapter.inner_loop.{key}"] for key in ("dtype", "optimizer.lr"))
+        )
     assert settings == {("float32", 1e-5), ("float32", 1e-4), ("float32", 3e-4), ("bfloat16", 1e-5)}
 
 

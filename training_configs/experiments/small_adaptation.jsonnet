@@ -9,7 +9,7 @@ local dtypes = ['float32', 'bfloat16'];
 
 local dev(dtype, rate) = {
   file: corpora.conll2003_en.dev,
-  overrides: { 'model.adapter.inner_loop': { dtype: dtype, optimizer: { lr: rate } } },
+  overrides: { 'model.adapter.inner_loop.dtype': dtype, 'model.adapter.inner_loop.optimizer.lr': rate },
 };
 
 small {
