@@ -10,7 +10,6 @@ from allennlp.commands.subcommand import Subcommand
 from allennlp.common.checks import ConfigurationError, check_for_gpu
 from allennlp.common.util import lazy_groups_of
 from allennlp.models import Archive
-from allennlp.predictors import Predictor
 
 from allennlp_metaner.analysis.case_page import Side, render
 from allennlp_metaner.analysis.case_studies import Case, SupportSentence, find_differences
@@ -85,11 +84,9 @@ def label_with_both(base: Archive, adapted: Archive, data_file: str) -> Iterator
     `Iterator[Case]`
         The sentences of `data_file`, in order, also those in which the two do not differ.
     """
-    base_predictor = AdaptingPredictor.from_archive(base, "adapting")
-    assert isinstance(base_predictor, AdaptingPredictor)
-    labelled = label_file(
-        Predictor.from_archive(adapted, "adapting"), adapted.validation_dataset_reader, data_file
-    )
+    base_predictor = AdaptingPredictor(base.model, base.validation_dataset_reader)
+    adapted_predictor = AdaptingPredictor(adapted.model, adapted.validation_dataset_reader)
+    labelled = label_file(adapted_predictor, adapted.validation_dataset_reader, data_file)
     number = 0
     for batch in lazy_groups_of(labelled, SENTENCES_PER_BATCH):
         instances = base_predictor.instances([sentence.words for sentence in batch])
@@ -109,10 +106,8 @@ def _run(arguments: argparse.Namespace) -> None:
     base_overrides = arguments.overrides, arguments.base_overrides
     adapted_overrides = arguments.overrides, arguments.adapted_overrides
     check_archive(arguments.base_archive)
-    adapted = load_checked(arguments.adapted_archive, arguments.cuda_device, merged(*adapted_overrides))
-    if adapts(adapted.model):
-        task_reader(adapted.validation_dataset_reader, arguments.adapted_archive)
-    base = load_checked(arguments.base_archive, arguments.cuda_device, merged(*base_overrides))
+    adapted = _load(arguments.adapted_archive, arguments.cuda_device, merged(*adapted_overrides))
+    base = _load(arguments.base_archive, arguments.cuda_device, merged(*base_overrides))
     differences = find_differences(label_with_both(base, adapted, arguments.data_file), arguments.max_cases)
     sides = (
         Side(arguments.base_archive, adapts(base.model), [*filter(None, base_overrides)]),
@@ -120,6 +115,13 @@ def _run(arguments: argparse.Namespace) -> None:
     )
     write_whole(page, render(differences, *sides, arguments.data_file).encode())
     print(f"{page}: {differences.differing} of {differences.sentences} sentences differ")
+
+
+def _load(archive_file: str, cuda_device: int, overrides: str) -> Archive:
+    archive = load_checked(archive_file, cuda_device, overrides)
+    if adapts(archive.model):
+        task_reader(archive.validation_dataset_reader, archive_file)
+    return archive
 
 
 def _page_path(path: str) -> Path:

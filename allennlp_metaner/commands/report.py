@@ -41,8 +41,8 @@ class Report(Subcommand):
             action="append",
             default=[],
             metavar=("SYSTEM_A", "SYSTEM_B"),
-            help="test the difference of two systems, too, not only that of each to the grid's first one; "
-            "may be repeated",
+            help="test the difference of two systems, too, not only that of each to its base model (base_x "
+            "of full_x, or else the grid's first one); may be repeated",
         )
         subparser.set_defaults(func=_run)
         return subparser

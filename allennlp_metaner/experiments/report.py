@@ -68,7 +68,7 @@ def as_markdown(
         *_type_tables(results),
         *_comparisons(compared, not_compared),
         "## Compared with the paper",
-        *(_paper(results) or ["The paper has no figures for these systems and targets."]),
+        *(_paper(results) or ["No figures of the paper are known here for these systems and targets."]),
         "## Trainings",
         _trainings(curves),
         "![F1 on dev data and training loss](curves.svg)",

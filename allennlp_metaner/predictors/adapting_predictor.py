@@ -90,18 +90,18 @@ class AdaptingPredictor(Predictor):
             described.append(self._describe(output, instance, text, offsets))
         return described
 
-    def _json_to_instance(self, json_dict: JsonDict) -> Instance:
-        return self.instances([parse_sentence(json_dict, "the input").words])[0]
-
     def instances(self, sentences: Sequence[list[str]]) -> list[Instance]:
         """
-        What [`predict_batch_instance`](#predict_batch_instance) takes, of sentences as words. Sentences of
-        the pool that are equal to them are not excluded from the support.
+        What [`predict_batch_instance`](#predict_batch_instance) takes, of sentences as words. They count as
+        none of the pool's, so equal ones may be their support, unless the retriever excludes equal texts.
         """
         if not self._adapt:
             return [sentence_instance(words) for words in sentences]
         assert isinstance(self._reader, PseudoTaskReader)
         return list(self._reader.tasks([(words, None) for words in sentences]))
+
+    def _json_to_instance(self, json_dict: JsonDict) -> Instance:
+        return self.instances([parse_sentence(json_dict, "the input").words])[0]
 
     def _label(self, instances: Sequence[Instance]) -> list[dict[str, Any]]:
         for instance in instances:

@@ -151,7 +151,7 @@ def test_nothing_in_the_paper(made_up_experiment: Any) -> None:
     made_up_experiment.write_grid(grid)
     made_up_experiment.finish(made_up_experiment.cells()[0], 3)
     text, _ = report(made_up_experiment)
-    assert "The paper has no figures for these systems and targets." in text
+    assert "No figures of the paper are known here for these systems and targets." in text
     # Nor is there anything to compare.
     assert "## Comparisons" not in text
 
