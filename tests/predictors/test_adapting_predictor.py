@@ -101,7 +101,7 @@ def test_words_of_raw_text(predictor: AdaptingPredictor) -> None:
 
 
 def test_an_entity_has_the_lowest_probability_of_its_words(predictor: AdaptingPredictor) -> None:
-    instances = predictor._instances([SENTENCES[0]["words"]])  # type: ignore[list-item]
+    instances = predictor.instances([SENTENCES[0]["words"]])  # type: ignore[list-item]
     (output,) = predictor._label(instances)
     output["tags"], (probabilities,) = (
         [["O", "B-PER", "I-PER", "O", "O", "B-LOC", "O"]],
