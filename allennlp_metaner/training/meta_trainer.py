@@ -11,6 +11,7 @@ from allennlp.common.checks import ConfigurationError
 from allennlp.data import DataLoader, TensorDict
 from allennlp.models import Model
 from allennlp.training import Checkpointer, GradientDescentTrainer, Trainer, TrainerCallback
+from allennlp.training.callbacks import ConfidenceChecksCallback
 from allennlp.training.learning_rate_schedulers import LearningRateScheduler
 from allennlp.training.momentum_schedulers import MomentumScheduler
 from allennlp.training.moving_average import MovingAverage
@@ -140,6 +141,10 @@ class MetaTrainer(GradientDescentTrainer):
 
     def _maybe_restore_checkpoint(self) -> None:
         super()._maybe_restore_checkpoint()
+        if self._start_after_epochs_completed or self._start_after_batches_in_epoch_completed:
+            # They look at the very first batch and then take their hooks away. If that is in the past, the
+            # hooks would stay, and with them the inner loop takes one chunk of tasks after the other.
+            self._callbacks = [c for c in self._callbacks if not isinstance(c, ConfidenceChecksCallback)]
         if self._moving_average is not None:
             _attach(self._moving_average, self.model)
         if not self._start_after_epochs_completed or self._start_after_batches_in_epoch_completed:

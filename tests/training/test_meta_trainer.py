@@ -175,6 +175,8 @@ def run(directory: Path, params: Params, recover: bool = False) -> dict[str, Wei
     torch.seed()
     model = train_model(params, str(directory), recover=recover)
     assert model is not None
+    # Hooks slow the inner loop down; those of AllenNLP's confidence checks outlived a recovered run.
+    assert not any(module._forward_hooks for module in model.modules())
     return results(directory, model)
 
 
