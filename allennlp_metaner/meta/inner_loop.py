@@ -235,7 +235,7 @@ class InnerLoop(FromParams):
     def _most_at_a_time(self, parameters: NamedParameters) -> int:
         if parameters[0][1].device.type != "cpu":
             return 1
-        most = 2 if _num_bytes(parameters) > LARGE else MAX_WORKERS
+        most = 2 if _is_large(parameters) else MAX_WORKERS
         return self._num_workers or min(torch.get_num_threads(), most)
 
     def _prepare(self, parameters: NamedParameters, num_steppers: int) -> None:
@@ -246,14 +246,14 @@ class InnerLoop(FromParams):
         tensors = [parameter for _, parameter in parameters]
         if list(map(id, tensors)) != list(map(id, self._made_for)):
             self._made_for, self._steppers, self._workers = tensors, [], Workers()
-        keeps_gradients = _num_bytes(parameters) <= LARGE
+        keeps_gradients = not _is_large(parameters)
         while len(self._steppers) < num_steppers:
             optimizer = self._optimizer.construct(model_parameters=parameters)
             self._steppers.append(Stepper(inner_update(optimizer, parameters, keeps_gradients)))
 
 
-def _num_bytes(parameters: NamedParameters) -> int:
-    return sum(parameter.numel() * parameter.element_size() for _, parameter in parameters)
+def _is_large(parameters: NamedParameters) -> bool:
+    return sum(parameter.numel() * parameter.element_size() for _, parameter in parameters) > LARGE
 
 
 def _of_one_task(values: list[torch.Tensor], task: int, number: int) -> torch.Tensor:

@@ -10,6 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 from allennlp_metaner.meta.parameters import NamedParameters
 from allennlp_metaner.nn.dropout import attention, dropout
+from allennlp_metaner.nn.linear import input_first
 
 Values = Callable[[int, int], torch.Tensor]
 """The value that a task (its number in the pass) has for a parameter (its number in the list)."""
@@ -34,9 +35,6 @@ def slices(sizes: Sequence[int]) -> list[slice]:
         # Of one task, everything is its own, be it a row a sentence or not.
         return [slice(None)]
     return [slice(first, last) for first, last in pairwise(accumulate(sizes, initial=0))]
-
-
-_WITH_INPUT = (functional.linear, functional.layer_norm, functional.embedding, functional.dropout)
 
 
 def _has_options(
@@ -69,9 +67,7 @@ class Replacing(TorchFunctionMode):
         self._num_rows = sum(sizes)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = dict(kwargs or {})
-        if func in _WITH_INPUT and "input" in kwargs:
-            args = (kwargs.pop("input"), *args)
+        args, kwargs = input_first(func, args, kwargs)
         if func is functional.linear:
             return self._linear(self._replaced(args[0]), *args[1:], **kwargs)
         if func is functional.embedding and not _has_options(*args, **kwargs):

@@ -53,19 +53,19 @@ class Workers:
         devices = sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
         generators = [torch.default_generator, *(torch.cuda.default_generators[n] for n in devices)]
 
-        def watched(run: Callable[[], T]) -> tuple[T, bool]:
-            """What `run` returns, and whether it has drawn from the global generators."""
+        def watched(run: Callable[[], T]) -> T:
+            """What `run` returns. Notes whether it has drawn from the global generators."""
             before = [generator.get_state() for generator in generators]
             result = run()
             after = [generator.get_state() for generator in generators]
-            return result, not all(map(torch.equal, before, after))
+            drawn = not all(map(torch.equal, before, after))
+            self._draw[training] = self._draw.get(training, False) or drawn
+            return result
 
         def alone(chunk: C, seed: int) -> R:
             for generator in generators:
                 generator.manual_seed(seed)
-            result, drawn = watched(lambda: work(chunk, seed))
-            self._draw[training] = self._draw.get(training, False) or drawn
-            return result
+            return watched(lambda: work(chunk, seed))
 
         jobs = list(zip(chunks, seeds, strict=True))
         # Hooks, such as those of AllenNLP's confidence checks, expect one forward pass at a time.
@@ -79,9 +79,7 @@ class Workers:
                 with ThreadPoolExecutor(at_a_time, "inner-loop", torch.set_num_threads, own_threads) as pool:
                     while jobs and (one_by_one or self._draw.get(training, True)):
                         results.append(pool.submit(alone, *jobs.pop(0)).result())
-                    others, drawn = watched(lambda: list(pool.map(lambda job: work(*job), jobs)))
-                    self._draw[training] = self._draw.get(training, False) or drawn
-                    return results + others
+                    return results + watched(lambda: list(pool.map(lambda job: work(*job), jobs)))
             finally:
                 torch.set_num_threads(num_threads)
 

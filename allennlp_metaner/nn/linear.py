@@ -57,6 +57,17 @@ def linear(inputs: torch.Tensor, weight: torch.Tensor, bias: Optional[torch.Tens
     return functional.linear(inputs, weight, bias)
 
 
+_WITH_INPUT = (functional.linear, functional.layer_norm, functional.embedding, functional.dropout)
+
+
+def input_first(func: Any, args: Any, kwargs: Any) -> tuple[Any, dict[str, Any]]:
+    """The arguments of a call that a `TorchFunctionMode` gets, with a layer's input at the first position."""
+    kwargs = dict(kwargs or {})
+    if func in _WITH_INPUT and "input" in kwargs:
+        args = (kwargs.pop("input"), *args)
+    return args, kwargs
+
+
 class FastLinear(TorchFunctionMode):
     """
     A context in which linear layers run through [`linear`](#linear), where no gradient is wanted.
@@ -72,9 +83,7 @@ class FastLinear(TorchFunctionMode):
         self._generator = generator
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = dict(kwargs or {})
-        if func in (functional.linear, functional.dropout) and "input" in kwargs:
-            args = (kwargs.pop("input"), *args)
+        args, kwargs = input_first(func, args, kwargs)
         if func is functional.linear and not torch.is_grad_enabled():
             return linear(*args, **kwargs)
         if func is functional.dropout and self._generator is not None:

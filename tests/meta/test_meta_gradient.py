@@ -144,6 +144,11 @@ class OwnDropout(torch.nn.Module):
         return inputs * torch.empty_like(inputs).bernoulli_(0.8)
 
 
+def added_up(expected: Sequence[tuple[Weights, Weights]], parameters: Any) -> list[torch.Tensor]:
+    """The meta-gradient of the tasks, of each of which there are the adapted parameters and the gradient."""
+    return [torch.stack([gradient[name] for _, gradient in expected]).sum(0) for name, _ in parameters]
+
+
 class TestManyTasks:
     """Any number of tasks with support sets of different sizes, in any chunks, by any number of workers."""
 
@@ -183,10 +188,7 @@ class TestManyTasks:
         parameters = trainable_parameters(model)
         for num_tasks in (1, 2, 5, 8):
             found = maml(model, parameters, tasks[:num_tasks], seed=0).gradient
-            theirs = [
-                torch.stack([of_task[name] for _, of_task in expected[:num_tasks]]).sum(0)
-                for name, _ in parameters
-            ]
+            theirs = added_up(expected[:num_tasks], parameters)
             assert reference.relative_difference(found, theirs) <= TOLERANCE
 
     @pytest.mark.parametrize(("chunk_size", "num_workers"), WAYS)
@@ -221,7 +223,7 @@ class TestManyTasks:
         monkeypatch.setattr(meta_gradient_module, "TASKS_ADDED_UP", 3)
         parameters = trainable_parameters(model)
         found = algorithm("adam", self.NUM_STEPS)(model, parameters, tasks, seed=0)
-        theirs = [torch.stack([g[name] for _, g in expected]).sum(0) for name, _ in parameters]
+        theirs = added_up(expected, parameters)
         assert reference.relative_difference(found.gradient, theirs) <= TOLERANCE
         losses = [
             reference.loss(model, weights, task["query"], LAMBDA).item()
@@ -299,7 +301,7 @@ class TestManyTasks:
 
     def test_large_models(
         self,
-        make_tagger: TaggerMaker,
+        model: MaxLossTagger,
         tasks: list[Task],
         expected: list[tuple[Weights, Weights]],
         reference: SimpleNamespace,
@@ -315,9 +317,8 @@ class TestManyTasks:
             return made(optimizer, parameters, keeps_gradients)
 
         monkeypatch.setattr(inner_loop_module, "inner_update", noted)
-        model = make_tagger(max_loss_weight=LAMBDA).eval()
         parameters = trainable_parameters(model)
-        theirs = [torch.stack([g[name] for _, g in expected]).sum(0) for name, _ in parameters]
+        theirs = added_up(expected, parameters)
         for large in (10**9, 0):
             monkeypatch.setattr(inner_loop_module, "LARGE", large)
             found = algorithm("adam", self.NUM_STEPS)(model, parameters, tasks, seed=0).gradient
@@ -336,7 +337,7 @@ class TestManyTasks:
         parameters = trainable_parameters(model)
         found = algorithm("adam", self.NUM_STEPS)(model, parameters, tasks, seed=0).gradient
         assert all(gradient.dtype == torch.float32 for gradient in found)
-        theirs = [torch.stack([g[name] for _, g in expected]).sum(0) for name, _ in parameters]
+        theirs = added_up(expected, parameters)
         assert reference.relative_difference([g.double() for g in found], theirs) <= 1e-5
 
 
