@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from queue import SimpleQueue
 from typing import NamedTuple, Optional, TypeVar
 
@@ -17,7 +16,7 @@ from allennlp_metaner.meta.passes import Batch, Learner, SupportPasses
 from allennlp_metaner.meta.replacing import Halves, Values, halves_of
 from allennlp_metaner.meta.stepping import Stepped, Stepper
 from allennlp_metaner.meta.workers import Workers
-from allennlp_metaner.nn.joined import longest, num_sentences
+from allennlp_metaner.nn.joined import longest, num_subwords
 
 R = TypeVar("R")
 
@@ -26,7 +25,14 @@ MAX_WORKERS = 3
 
 LARGE = 2**27
 """Of models whose trainable parameters have more bytes, at most two chunks are worked on at the same time,
-and the gradients of the first step are computed again in the second, instead of being kept."""
+each task by task, and the gradients of the first step are computed again in the second, instead of being
+kept."""
+
+GROUP_BYTES = 2**29
+"""For the adapted parameters of a group of tasks, if the model is not large."""
+
+WORK_OF_A_TASK = 50
+"""What does not depend on its length takes as long as so many subwords."""
 
 DTYPES = ("float32", "bfloat16")
 """Of matrix products."""
@@ -79,11 +85,15 @@ class InnerLoop(FromParams):
     num_steps : `int`, optional (default = `2`)
         The number of steps, at least 1.
     chunk_size : `int`, optional (default = `256`)
-        How many subwords, padding included, go through the first step together. Activations take memory
+        How many subwords go through the first step together. Activations take memory
         in proportion; the result does not depend on it, but for rounding and the random numbers of dropout.
+    group_size : `int`, optional (default = `None`)
+        How many tasks of a chunk go through later steps and the query together. Each needs memory for two
+        copies of the trainable parameters, its values and its first gradients. `None`: as many as have values
+        of 512 MiB; of large models, one, whose first gradients are computed twice instead.
     num_workers : `int`, optional (default = `None`)
-        How many chunks are worked on at the same time. Each needs memory for a copy of the trainable
-        parameters. `None`: as many as PyTorch has threads, at most 3, or 2 for large models; on a GPU, 1.
+        How many chunks are worked on at the same time. Each needs memory for a group of tasks. `None`: as
+        many as PyTorch has threads, at most 3, or 2 for large models; on a GPU, 1.
     dtype : `str`, optional (default = `"float32"`)
         "bfloat16" takes the matrix products of an adaptation by a single step in that precision, with
         the step itself kept apart from the weights, in which it would be lost. For Adam, AdamW and SGD.
@@ -98,12 +108,14 @@ class InnerLoop(FromParams):
         optimizer: Lazy[Optimizer] = Lazy(AdamOptimizer, lr=3e-5),
         num_steps: int = 2,
         chunk_size: int = 256,
+        group_size: Optional[int] = None,
         num_workers: Optional[int] = None,
         dtype: str = "float32",
     ) -> None:
         for name, value in (
             ("num_steps", num_steps),
             ("chunk_size", chunk_size),
+            ("group_size", group_size),
             ("num_workers", num_workers),
         ):
             if value is not None and value < 1:
@@ -114,6 +126,7 @@ class InnerLoop(FromParams):
         self._optimizer = optimizer
         self.num_steps = num_steps
         self._chunk_size = chunk_size
+        self._group_size = group_size
         self._num_workers = num_workers
         self._made_for: list[torch.nn.Parameter] = []
         self._steppers: list[Stepper] = []
@@ -171,7 +184,7 @@ class InnerLoop(FromParams):
                     "meta-training, and after the first step, weights of that precision would lose the steps"
                 )
             halves = halves_of(model)
-        chunks = self._chunks(supports, queries if queries and at_once else supports)
+        chunks = self._chunks(supports, queries or supports)
         at_a_time = max(1, min(self._most_at_a_time(parameters), len(chunks)))
         self._prepare(parameters, at_a_time)
         idle: SimpleQueue[Stepper] = SimpleQueue()
@@ -185,9 +198,9 @@ class InnerLoop(FromParams):
                 passes.generator.manual_seed(own_seed)
                 stepper.update.begin(learning_rate_scale)
                 if queries and at_once:
-                    found = self._together(stepper, passes, chunk, queries)
+                    found = self._at_once(stepper, passes, chunk, queries)
                 else:
-                    found = self._one_by_one(stepper, passes, chunk, None if together else queries)
+                    found = self._in_groups(stepper, passes, chunk, None if together else queries)
                 return [(adapted.tasks, use(adapted)) for adapted in found]
             finally:
                 idle.put(stepper)
@@ -196,40 +209,54 @@ class InnerLoop(FromParams):
         results = self._workers.map(work, chunks, seeds, model, at_a_time)
         return [result for of_chunk in results for result in of_chunk]
 
-    def _one_by_one(
+    def _in_groups(
         self, stepper: Stepper, passes: SupportPasses, chunk: list[int], queries: Optional[Sequence[Batch]]
     ) -> Iterator[Adapted]:
-        for tasks, first in passes.first(chunk):
-            again, prepared = passes.prepared(tasks, self.num_steps - 1, queries)
-            for position, task in enumerate(tasks):
-                values = [parameter.detach() for _, parameter in passes.parameters]
-                stepper.step(values, first, position, last=self.num_steps == 1)
-                for step in range(2, self.num_steps + 1):
-                    recording = passes.record([again[step - 2][position]], values)
-                    stepper.step(values, recording, 0, last=step == self.num_steps)
-                own_query = prepared[position : position + 1]
-                yield Adapted([task], partial(_of_one_task, values), passes.generator, own_query)
+        most = self._most_in_a_group(passes.parameters)
+        for tasks, recording in passes.first(chunk):
+            for first in range(0, len(tasks), most):
+                group = tasks[first : first + most]
+                again, prepared = passes.prepared(group, self.num_steps - 1, queries)
+                values = stepper.step(recording, first, len(group), None, last=not again)
+                for number, supports in enumerate(again, start=1):
+                    own = passes.record(supports, values)
+                    values = stepper.step(own, 0, len(group), values, last=number == len(again))
+                yield Adapted(group, values, passes.generator, prepared)
 
-    def _together(
+    def _at_once(
         self, stepper: Stepper, passes: SupportPasses, chunk: list[int], queries: Sequence[Batch]
     ) -> Iterator[Adapted]:
-        for tasks, first in passes.first(chunk):
-            values = Stepped(stepper.update, passes.parameters, first, passes.halves)
+        for tasks, recording in passes.first(chunk):
+            values = Stepped(
+                stepper.update, passes.parameters, recording, 0, len(tasks), halves=passes.halves
+            )
             own_queries = [queries[task] for task in tasks]
             yield Adapted(tasks, values, passes.generator, own_queries, passes.halves)
 
     def _chunks(self, supports: Sequence[Batch], others: Sequence[Batch]) -> list[list[int]]:
-        """Tasks of like length, the longest first, since a long chunk at the end would keep all waiting."""
+        """
+        Tasks of like length, the longest first, and chunks of like work. Their number is even, for two CPU
+        cores, and does not depend on the number of workers, since random numbers depend on it.
+        """
+        sizes = list(map(num_subwords, supports))
         lengths = [max(longest(s), longest(o)) for s, o in zip(supports, others, strict=True)]
+        order = sorted(range(len(supports)), key=lambda task: (-lengths[task], task))
+        num_chunks = -(-sum(sizes) // self._chunk_size)
+        num_chunks += num_chunks % 2 if num_chunks > 1 else 0
+        work = [
+            size + num_subwords(other) + WORK_OF_A_TASK for size, other in zip(sizes, others, strict=True)
+        ]
         chunks: list[list[int]] = []
-        room = 0
-        for task in sorted(range(len(supports)), key=lambda task: (-lengths[task], task)):
-            # All tasks of a chunk will be as long as its first, the longest.
-            if not chunks or num_sentences(supports[task]) * lengths[chunks[-1][0]] > room:
+        room = done = 0
+        for task in order:
+            # In the middle of its work, a task is in the chunk that is due.
+            due = (done + work[task] / 2) * num_chunks // sum(work)
+            if due >= len(chunks) or sizes[task] > room:
                 chunks.append([])
                 room = self._chunk_size
             chunks[-1].append(task)
-            room -= num_sentences(supports[task]) * lengths[chunks[-1][0]]
+            room -= sizes[task]
+            done += work[task]
         return chunks
 
     def _most_at_a_time(self, parameters: NamedParameters) -> int:
@@ -237,6 +264,10 @@ class InnerLoop(FromParams):
             return 1
         most = 2 if _is_large(parameters) else MAX_WORKERS
         return self._num_workers or min(torch.get_num_threads(), most)
+
+    def _most_in_a_group(self, parameters: NamedParameters) -> int:
+        most = 1 if _is_large(parameters) else GROUP_BYTES // _num_bytes(parameters)
+        return self._group_size or most
 
     def _prepare(self, parameters: NamedParameters, num_steppers: int) -> None:
         """
@@ -249,12 +280,13 @@ class InnerLoop(FromParams):
         keeps_gradients = not _is_large(parameters)
         while len(self._steppers) < num_steppers:
             optimizer = self._optimizer.construct(model_parameters=parameters)
-            self._steppers.append(Stepper(inner_update(optimizer, parameters, keeps_gradients)))
+            update = inner_update(optimizer, parameters, keeps_gradients)
+            self._steppers.append(Stepper(update, parameters))
+
+
+def _num_bytes(parameters: NamedParameters) -> int:
+    return sum(parameter.numel() * parameter.element_size() for _, parameter in parameters)
 
 
 def _is_large(parameters: NamedParameters) -> bool:
-    return sum(parameter.numel() * parameter.element_size() for _, parameter in parameters) > LARGE
-
-
-def _of_one_task(values: list[torch.Tensor], task: int, number: int) -> torch.Tensor:
-    return values[number]
+    return _num_bytes(parameters) > LARGE

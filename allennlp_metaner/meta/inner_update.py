@@ -1,4 +1,4 @@
-"""The update of an inner optimiser, whose state is fresh for every task, a parameter at a time."""
+"""The updates of an inner optimiser, whose state is fresh for every task, a parameter at a time."""
 
 import inspect
 from collections.abc import Callable
@@ -16,7 +16,8 @@ U = TypeVar("U", bound="type[InnerUpdate]")
 class InnerUpdate:
     """
     Updates one parameter after the other, each as soon as its gradient is known and while it is in the CPU's
-    cache. No task needs all of its gradients, or a snapshot to go back to, in memory.
+    cache. No task needs all of its gradients, or a snapshot to go back to, in memory. Several tasks may take
+    their steps in turns.
 
     This class serves any PyTorch optimiser. Its subclasses know the first step of one optimiser from a fresh
     state in closed form, so that it needs no state at all; see [`inner_update`](#inner_update).
@@ -58,7 +59,8 @@ class InnerUpdate:
                 self.blocks.append([number])
         self.blocks += vectors.values()
         self._unscaled = [(group, group["lr"]) for group in every_group]
-        self._state: dict[int, Any] = {}
+        self._state: dict[tuple[int, int], Any] = {}
+        self._scratch = torch.empty(0)
         stand_ins = {id(p): torch.nn.Parameter(torch.empty(0)) for _, p in parameters}
         self._stand_ins = [stand_ins[id(parameter)] for _, parameter in parameters]
         for group in every_group:
@@ -66,7 +68,7 @@ class InnerUpdate:
 
     def begin(self, learning_rate_scale: float) -> None:
         """
-        Start with the next task.
+        Forget all tasks.
 
         # Parameters
 
@@ -74,8 +76,6 @@ class InnerUpdate:
             A factor on the learning rate, for warm-up and decay.
         """
         self._state.clear()
-        for optimizer in self._optimizers:
-            optimizer.state.clear()
         for group, unscaled in self._unscaled:
             group["lr"] = unscaled * learning_rate_scale
 
@@ -86,6 +86,7 @@ class InnerUpdate:
         gradient: Gradient,
         out: Optional[torch.Tensor] = None,
         last: bool = True,
+        task: int = 0,
     ) -> torch.Tensor:
         """
         One step of one block of parameters.
@@ -102,6 +103,8 @@ class InnerUpdate:
             Where the value after the step goes; may be `value`. `None` makes a new tensor.
         last : `bool`, optional (default = `True`)
             Whether the block makes no more steps, so that no state has to be kept.
+        task : `int`, optional (default = `0`)
+            Whose state it is.
 
         # Returns
 
@@ -110,7 +113,7 @@ class InnerUpdate:
         if out is None:
             out = torch.empty_like(value)
         with torch.no_grad():
-            self._step(block, value, gradient, out, last)
+            self._step(block, task, value, gradient, out, last)
         return out
 
     def change(self, block: int, gradient: torch.Tensor) -> torch.Tensor:
@@ -132,20 +135,24 @@ class InnerUpdate:
         return self._groups[self.blocks[block][0]]
 
     def _step(
-        self, block: int, value: torch.Tensor, gradient: Gradient, out: torch.Tensor, last: bool
+        self, block: int, task: int, value: torch.Tensor, gradient: Gradient, out: torch.Tensor, last: bool
     ) -> None:
         if out is not value:
             out.copy_(value)
         stand_in = self._stand_ins[self.blocks[block][0]]
         stand_in.data, stand_in.grad = out, gradient()
+        states = self._state.pop((block, task), [None] * len(self._optimizers))
         try:
-            for optimizer in self._optimizers:
+            for optimizer, state in zip(self._optimizers, states, strict=True):
+                if state is not None:
+                    optimizer.state[stand_in] = state
                 # It passes over all the others, since they have no gradient.
                 optimizer.step()
-                if last:
-                    optimizer.state.pop(stand_in, None)
         finally:
             stand_in.data, stand_in.grad = torch.empty(0), None
+            states = [optimizer.state.pop(stand_in, None) for optimizer in self._optimizers]
+        if not last:
+            self._state[block, task] = states
 
 
 _CLOSED_FORMS: list[tuple[type[torch.optim.Optimizer], type[InnerUpdate]]] = []
@@ -193,7 +200,7 @@ class SgdUpdate(InnerUpdate):
     elementwise = True
 
     def _step(
-        self, block: int, value: torch.Tensor, gradient: Gradient, out: torch.Tensor, last: bool
+        self, block: int, task: int, value: torch.Tensor, gradient: Gradient, out: torch.Tensor, last: bool
     ) -> None:
         group = self._options(block)
         found = gradient()
@@ -213,9 +220,9 @@ class AdamUpdate(InnerUpdate):
     elementwise = True
 
     def _step(
-        self, block: int, value: torch.Tensor, gradient: Gradient, out: torch.Tensor, last: bool
+        self, block: int, task: int, value: torch.Tensor, gradient: Gradient, out: torch.Tensor, last: bool
     ) -> None:
-        group, state = self._options(block), self._state.pop(block, None)
+        group, state = self._options(block), self._state.pop((block, task), None)
         beta1, beta2 = group["betas"]
         found = gradient()
         again: Any = found if self._keeps_gradients else gradient
@@ -227,14 +234,16 @@ class AdamUpdate(InnerUpdate):
                 # The value of now is gone at the next step.
                 again = found
         if state is None:
-            denominator = found.abs().add_(group["eps"])
+            denominator = torch.abs(found, out=self._scratch_like(found)).add_(group["eps"])
             torch.addcdiv(value, found, denominator, value=-group["lr"], out=out)
             if not last:
-                self._state[block] = again
+                self._state[block, task] = again
             return
         if not isinstance(state, tuple):
             first = state() if callable(state) else state
-            state = torch.ones((), device=first.device), first * (1 - beta1), first.square_().mul_(1 - beta2)
+            mean = self._scratch_like(first) if last else torch.empty_like(first)
+            torch.mul(first, 1 - beta1, out=mean)
+            state = torch.ones((), device=first.device), mean, first.square_().mul_(1 - beta2)
         step, mean, square = state
         if out is not value:
             out.copy_(value)
@@ -255,4 +264,11 @@ class AdamUpdate(InnerUpdate):
             maximize=False,
         )
         if not last:
-            self._state[block] = step, mean, square
+            self._state[block, task] = step, mean, square
+
+    def _scratch_like(self, like: torch.Tensor) -> torch.Tensor:
+        """Always the same memory, which is still in the cache. Good until the next call."""
+        scratch = self._scratch
+        if scratch.numel() < like.numel() or (scratch.dtype, scratch.device) != (like.dtype, like.device):
+            scratch = self._scratch = torch.empty(like.numel(), dtype=like.dtype, device=like.device)
+        return scratch[: like.numel()].view(like.shape)

@@ -11,6 +11,7 @@ from allennlp_metaner.meta.inner_loop import Adapted, InnerLoop, derived_seed
 from allennlp_metaner.meta.parameters import NamedParameters
 from allennlp_metaner.meta.passes import Learner
 from allennlp_metaner.meta.recording import Recording, record
+from allennlp_metaner.nn.joined import num_sentences
 
 REDUCTIONS = ("sum", "mean")
 
@@ -102,9 +103,11 @@ class FirstOrderMaml(MetaGradient):
             some = tasks[first : first + TASKS_ADDED_UP]
 
             def query(adapted: Adapted) -> Any:
-                values = [adapted.values(0, number) for number in range(len(parameters))]
                 queries = adapted.queries
-                return record(lambda: model.losses(queries), parameters, [1], values, adapted.generator)
+                sizes = [num_sentences(query) for query in queries]
+                return record(
+                    lambda: model.losses(queries), parameters, sizes, adapted.values, adapted.generator
+                )
 
             results = self._inner_loop.map(
                 query,

@@ -7,7 +7,7 @@ import torch
 
 from allennlp_metaner.meta.parameters import NamedParameters
 from allennlp_metaner.meta.recording import Recording, record
-from allennlp_metaner.meta.replacing import Halves, NotSeparableError
+from allennlp_metaner.meta.replacing import Halves, NotSeparableError, Values
 from allennlp_metaner.nn.joined import num_sentences
 from allennlp_metaner.nn.linear import FastLinear
 
@@ -72,7 +72,7 @@ class SupportPasses:
         with FastLinear(self.generator):
             return list(self._model.prepared(batches))
 
-    def record(self, batches: list[Batch], values: Optional[list[torch.Tensor]]) -> Recording:
+    def record(self, batches: list[Batch], values: Optional[Values]) -> Recording:
         """A pass of some support sets."""
         return record(
             lambda: self._model.losses(batches, self._max_loss_weight),

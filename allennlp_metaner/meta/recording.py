@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from allennlp_metaner.meta.factors import Embedding, Keep, LayerNorm, Linear
 from allennlp_metaner.meta.parameters import NamedParameters
-from allennlp_metaner.meta.replacing import Halves, Replacing, slices
+from allennlp_metaner.meta.replacing import Halves, Replacing, Values, slices
 from allennlp_metaner.nn.linear import linear
 
 Product = Callable[[Optional[torch.Tensor], torch.Tensor], torch.Tensor]
@@ -26,12 +26,13 @@ Product = Callable[[Optional[torch.Tensor], torch.Tensor], torch.Tensor]
 class _Use(NamedTuple):
     """
     One use of a parameter in a forward pass. Shapes: `(num_sentences, ..., size)`; the gradient is `product`
-    of the two with all but the last dimension flattened.
+    of the two with all but the last dimension flattened. `rows` are those of each task.
     """
 
     product: Product
     inputs: Optional[torch.Tensor]
     output_gradient: torch.Tensor
+    rows: Sequence[slice]
 
 
 def _matrix(inputs: Optional[torch.Tensor], output_gradient: torch.Tensor) -> torch.Tensor:
@@ -68,13 +69,10 @@ class Recording:
     # Parameters
 
     parameters : `NamedParameters`
-    sizes : `Sequence[int]`
-        The number of sentences of each task of the pass.
     """
 
-    def __init__(self, parameters: NamedParameters, sizes: Sequence[int]) -> None:
+    def __init__(self, parameters: NamedParameters) -> None:
         self._parameters = parameters
-        self._rows = slices(sizes)
         self._uses: list[list[_Use]] = [[] for _ in parameters]
         self._others: dict[int, torch.Tensor] = {}
 
@@ -89,9 +87,33 @@ class Recording:
         task : `int`
             Whose loss is differentiated.
         """
-        return _gradient([(self, self._rows[task])], number)
+        return _gradient([self], number, task)
 
-    def _keep(self, *uses: tuple[Optional[int], Product]) -> Keep:
+    def gradients(self, numbers: Sequence[int], first: int, num_tasks: int) -> torch.Tensor:
+        """
+        The gradients of several parameters, each flattened, end to end, for several tasks.
+
+        # Parameters
+
+        numbers : `Sequence[int]`
+            Of the parameters.
+        first : `int`
+            The first task's number in the pass.
+        num_tasks : `int`
+
+        # Returns
+
+        `torch.Tensor`
+            A row a task.
+        """
+        return torch.stack(
+            [
+                torch.cat([self.gradient(number, task).flatten() for number in numbers])
+                for task in range(first, first + num_tasks)
+            ]
+        )
+
+    def _keep(self, rows: Sequence[slice], *uses: tuple[Optional[int], Product]) -> Keep:
         """What notes the use of some parameters in one layer, during the backward pass."""
 
         def keep(inputs: torch.Tensor, output_gradient: torch.Tensor, dtype: torch.dtype) -> None:
@@ -99,9 +121,9 @@ class Recording:
                 if number is None:
                     continue
                 if product is _matrix:
-                    use = _Use(product, inputs.to(dtype), output_gradient.to(dtype))
+                    use = _Use(product, inputs.to(dtype), output_gradient.to(dtype), rows)
                 else:
-                    use = _Use(product, None if product is _offset else inputs, output_gradient)
+                    use = _Use(product, None if product is _offset else inputs, output_gradient, rows)
                 self._uses[number].append(use)
 
         return keep
@@ -109,24 +131,26 @@ class Recording:
     @staticmethod
     def total(recordings: "Sequence[Recording]", number: int) -> torch.Tensor:
         """The gradient of one parameter, summed over all tasks of all `recordings`."""
-        return _gradient([(recording, slice(None)) for recording in recordings], number)
+        return _gradient(recordings, number)
 
 
-def _gradient(parts: Sequence[tuple[Recording, slice]], number: int) -> torch.Tensor:
+def _gradient(recordings: Sequence[Recording], number: int, task: Optional[int] = None) -> torch.Tensor:
+    """Of one task, or the sum over all."""
     by_product: dict[Any, list[tuple[Optional[torch.Tensor], torch.Tensor]]] = {}
-    for recording, rows in parts:
-        for product, inputs, output_gradient in recording._uses[number]:
+    for recording in recordings:
+        for product, inputs, output_gradient, rows in recording._uses[number]:
+            own = slice(None) if task is None else rows[task]
             by_product.setdefault(product, []).append(
-                (None if inputs is None else _flat(inputs[rows]), _flat(output_gradient[rows]))
+                (None if inputs is None else _flat(inputs[own]), _flat(output_gradient[own]))
             )
     # One product of the rows of all tasks is also their sum.
     found = [
         product(None if pairs[0][0] is None else _cat([x for x, _ in pairs]), _cat([y for _, y in pairs]))
         for product, pairs in by_product.items()
     ]
-    found += [recording._others[number] for recording, _ in parts if number in recording._others]
+    found += [recording._others[number] for recording in recordings if number in recording._others]
     if not found:
-        return torch.zeros_like(parts[0][0]._parameters[number][1])
+        return torch.zeros_like(recordings[0]._parameters[number][1])
     return sum(found[1:], start=found[0])
 
 
@@ -142,7 +166,7 @@ def record(
     losses: Callable[[], torch.Tensor],
     parameters: NamedParameters,
     sizes: Sequence[int],
-    values: Optional[Sequence[torch.Tensor]] = None,
+    values: Optional[Values] = None,
     generator: Optional[torch.Generator] = None,
     halves: Optional[Halves] = None,
 ) -> tuple[torch.Tensor, Recording]:
@@ -158,8 +182,8 @@ def record(
         The trainable parameters of the model.
     sizes : `Sequence[int]`
         The number of sentences of each task of the pass.
-    values : `Sequence[torch.Tensor]`, optional (default = `None`)
-        The values that all parameters have in this pass; `None` means their own.
+    values : `Values`, optional (default = `None`)
+        The values that the parameters have in this pass for each task; `None` means their own for all.
     generator : `torch.Generator`, optional (default = `None`)
         Where dropout draws from; `None` means PyTorch's global one.
     halves : `Halves`, optional (default = `None`)
@@ -174,7 +198,7 @@ def record(
     `NotSeparableError`, if there are several tasks and the model uses a trainable parameter elsewhere than in
     linear layers, layer normalisation and embeddings, or not with one row a sentence.
     """
-    recording = Recording(parameters, sizes)
+    recording = Recording(parameters)
     with torch.enable_grad(), _Recorded(recording, parameters, values, sizes, generator, halves) as mode:
         result = losses()
     leaves = list(mode.leaves.values())
@@ -191,7 +215,7 @@ class _Recorded(Replacing):
         self,
         recording: Recording,
         parameters: NamedParameters,
-        values: Optional[Sequence[torch.Tensor]],
+        values: Optional[Values],
         sizes: Sequence[int],
         generator: Optional[torch.Generator],
         halves: Optional[Halves],
@@ -199,7 +223,8 @@ class _Recorded(Replacing):
         super().__init__(parameters, sizes, generator)
         self._halves = halves or {}
         self._recording = recording
-        self._values = [p.detach() for _, p in parameters] if values is None else list(values)
+        self._own = [parameter.detach() for _, parameter in parameters]
+        self._values = values
         # No parameter takes part in the backward pass; this is what it is for.
         self.anchor = torch.zeros((), requires_grad=True)
         self.leaves: dict[int, torch.Tensor] = {}
@@ -207,7 +232,7 @@ class _Recorded(Replacing):
     def _other(self, number: int) -> torch.Tensor:
         if number not in self.leaves:
             # A copy: the buffer of a value is written again before the recording is used.
-            self.leaves[number] = self._values[number].detach().clone().requires_grad_()
+            self.leaves[number] = self._of_tasks(number)[0].detach().clone().requires_grad_()
         return self.leaves[number]
 
     def _linear(
@@ -216,12 +241,13 @@ class _Recorded(Replacing):
         matrix, offset = self._numbers.get(id(weight)), self._numbers.get(id(bias))
         if (matrix is None and weight.requires_grad) or (offset is None and _needs_gradient(bias)):
             return functional.linear(inputs, self._replaced(weight), self._replaced(bias))
-        factor = self._halves.get(id(weight), self._value(weight))
+        half = self._halves.get(id(weight))
         if matrix is None and offset is None and not inputs.requires_grad:
-            return linear(inputs, factor, bias)
-        self._check_rows(inputs, matrix)
-        keep = self._recording._keep((matrix, _matrix), (offset, _offset))
-        return Linear.apply(inputs, factor, self._value(bias), self.anchor, keep)
+            return linear(inputs, weight if half is None else half, bias)
+        rows = self._rows(inputs, matrix)
+        weights = self._of_all(weight) if half is None else [half]
+        keep = self._recording._keep(rows, (matrix, _matrix), (offset, _offset))
+        return Linear.apply(inputs, weights, self._of_all(bias), rows, self.anchor, keep)
 
     def _layer_norm(
         self,
@@ -236,9 +262,11 @@ class _Recorded(Replacing):
             return functional.layer_norm(
                 inputs, normalized_shape, self._replaced(weight), self._replaced(bias), eps
             )
-        self._check_rows(inputs, scale)
-        keep = self._recording._keep((scale, _scale), (offset, _offset))
-        return LayerNorm.apply(inputs, self._value(weight), self._value(bias), self.anchor, eps, keep)
+        sizes = self._row_sizes(inputs, scale)
+        keep = self._recording._keep(slices(sizes), (scale, _scale), (offset, _offset))
+        factors = _by_row(self._of_tasks(scale), sizes, inputs)
+        summands = _by_row(self._of_tasks(offset), sizes, inputs)
+        return LayerNorm.apply(inputs, factors, summands, self.anchor, eps, keep)
 
     def _embedding(
         self, inputs: torch.Tensor, weight: torch.Tensor, padding_idx: Optional[int] = None, **others: Any
@@ -246,14 +274,44 @@ class _Recorded(Replacing):
         number = self._numbers.get(id(weight))
         if number is None:
             return functional.embedding(inputs, weight, padding_idx)
-        self._check_look_up(inputs, number)
+        rows = self._look_up_rows(inputs, number)
         padding = None if padding_idx is None else padding_idx % len(weight)
-        keep = self._recording._keep((number, _table(len(weight), padding)))
-        return Embedding.apply(inputs, self._value(weight), self.anchor, keep)
+        keep = self._recording._keep(rows, (number, _table(len(weight), padding)))
+        return Embedding.apply(inputs, self._of_tasks(number), rows, self.anchor, keep)
 
-    def _value(self, tensor: Any) -> Any:
+    def _of_all(self, tensor: Any) -> Sequence[Any]:
+        """A tensor that may be a parameter: its value for each task, or a single one for all."""
         number = self._numbers.get(id(tensor))
-        return tensor if number is None else self._values[number]
+        return [tensor] if number is None else self._of_tasks(number)
+
+    def _of_tasks(self, number: int) -> Sequence[torch.Tensor]:
+        if self._values is None:
+            return [self._own[number]]
+        return _OfTasks(self._values, number, self._num_tasks)
+
+
+class _OfTasks(Sequence[torch.Tensor]):
+    """The values of one parameter. They are asked for one by one, when they are needed."""
+
+    def __init__(self, values: Values, number: int, num_tasks: int) -> None:
+        self._values, self._number, self._num_tasks = values, number, num_tasks
+
+    def __len__(self) -> int:
+        return self._num_tasks
+
+    def __getitem__(self, task: Any) -> Any:
+        if not 0 <= task < self._num_tasks:
+            raise IndexError(task)
+        return self._values(task, self._number)
+
+
+def _by_row(values: Sequence[torch.Tensor], sizes: Sequence[int], inputs: torch.Tensor) -> torch.Tensor:
+    """The values of a vector, to be multiplied with or added to `inputs`."""
+    if len(values) == 1:
+        return values[0]
+    counts = torch.tensor(sizes, device=inputs.device)
+    of_rows = torch.stack(list(values)).repeat_interleave(counts, dim=0, output_size=len(inputs))
+    return of_rows.view(len(inputs), *[1] * (inputs.dim() - 2), -1)
 
 
 def _needs_gradient(tensor: Optional[torch.Tensor]) -> bool:

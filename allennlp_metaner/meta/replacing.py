@@ -1,7 +1,7 @@
 """A context in which something else stands for a model's parameters."""
 
 from collections.abc import Callable, Sequence
-from itertools import accumulate, pairwise
+from itertools import accumulate, islice, pairwise
 from typing import Any, Optional
 
 import torch
@@ -11,6 +11,7 @@ from torch.overrides import TorchFunctionMode
 from allennlp_metaner.meta.parameters import NamedParameters
 from allennlp_metaner.nn.dropout import attention, dropout
 from allennlp_metaner.nn.linear import input_first
+from allennlp_metaner.nn.packing import Packing, current_packing
 
 Values = Callable[[int, int], torch.Tensor]
 """The value that a task (its number in the pass) has for a parameter (its number in the list)."""
@@ -18,6 +19,13 @@ Values = Callable[[int, int], torch.Tensor]
 
 Halves = dict[int, torch.Tensor]
 """Copies of the weights of linear layers in bfloat16, by the `id` of the parameter."""
+
+
+_DESCRIPTIONS = {
+    *(getattr(torch.Tensor, name).__get__ for name in ("device", "dtype", "ndim", "requires_grad", "shape")),
+    *(getattr(torch.Tensor, name) for name in ("dim", "is_floating_point", "numel", "size")),
+}
+"""What a model may ask of a parameter that is the same for all of its values."""
 
 
 class NotSeparableError(Exception):
@@ -64,9 +72,13 @@ class Replacing(TorchFunctionMode):
         self._numbers = {id(parameter): number for number, (_, parameter) in enumerate(parameters)}
         self._names = [name for name, _ in parameters]
         self._num_tasks = len(sizes)
-        self._num_rows = sum(sizes)
+        self._sizes = list(sizes)
+        self._packing: Optional[Packing] = None
+        self._packed_sizes: list[int] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _DESCRIPTIONS:
+            return func(*args, **(kwargs or {}))
         args, kwargs = input_first(func, args, kwargs)
         if func is functional.linear:
             return self._linear(self._replaced(args[0]), *args[1:], **kwargs)
@@ -92,15 +104,28 @@ class Replacing(TorchFunctionMode):
             raise NotSeparableError(self._names[number])
         return self._other(number)
 
-    def _check_rows(self, inputs: torch.Tensor, number: Optional[int]) -> None:
-        if self._num_tasks > 1 and (inputs.dim() < 2 or inputs.size(0) != self._num_rows):
+    def _row_sizes(self, inputs: torch.Tensor, number: Optional[int]) -> list[int]:
+        """How many rows of a layer's inputs belong to each task: one a sentence, or one a packed subword."""
+        packing, sizes = current_packing(), self._sizes
+        if packing is not None:
+            if packing is not self._packing:
+                of_sentences = iter(packing.lengths)
+                self._packed_sizes = [sum(islice(of_sentences, size)) for size in self._sizes]
+                self._packing = packing
+            sizes = self._packed_sizes
+        if self._num_tasks > 1 and (inputs.dim() < 2 or inputs.size(0) != sum(sizes)):
             raise NotSeparableError("" if number is None else self._names[number])
+        return sizes
 
-    def _check_look_up(self, inputs: torch.Tensor, number: Optional[int]) -> None:
-        self._check_rows(inputs, number)
+    def _rows(self, inputs: torch.Tensor, number: Optional[int]) -> list[slice]:
+        return slices(self._row_sizes(inputs, number))
+
+    def _look_up_rows(self, inputs: torch.Tensor, number: Optional[int]) -> list[slice]:
+        rows = self._rows(inputs, number)
         # Relative positions have a row and a column for each subword, not for each sentence.
-        if self._num_tasks > 1 and inputs.size(1) == self._num_rows:
+        if self._num_tasks > 1 and inputs.size(1) == inputs.size(0):
             raise NotSeparableError("" if number is None else self._names[number])
+        return rows
 
     def _linear(
         self, inputs: torch.Tensor, weight: torch.Tensor, bias: Optional[torch.Tensor] = None

@@ -1,4 +1,4 @@
-"""Steps from the meta parameters to those of one task, a block of parameters at a time."""
+"""Steps from the meta parameters to those of each task of a group, a block of parameters at a time."""
 
 from functools import partial
 from typing import Optional
@@ -10,74 +10,123 @@ from allennlp_metaner.meta.parameters import NamedParameters
 from allennlp_metaner.meta.recording import Recording
 from allennlp_metaner.meta.replacing import Halves
 
-
-class Stepper:
-    """What a thread needs for itself: an optimiser, and memory for the adapted parameters of a task."""
-
-    def __init__(self, update: InnerUpdate) -> None:
-        self.update = update
-        self._buffers: list[torch.Tensor] = []
-
-    def step(self, values: list[torch.Tensor], recording: Recording, task: int, last: bool) -> None:
-        """Replace `values` by those after one step."""
-        for block, numbers in enumerate(self.update.blocks):
-            value = _end_to_end([values[number] for number in numbers])
-            if len(self._buffers) == block:
-                self._buffers.append(torch.empty_like(value))
-            elif (self._buffers[block].dtype, self._buffers[block].device) != (value.dtype, value.device):
-                # The model has moved since.
-                self._buffers[block] = torch.empty_like(value)
-            gradient = partial(_gradient, recording, numbers, task)
-            stepped = self.update(block, value, gradient, self._buffers[block], last)
-            for number, part in zip(numbers, _apart(stepped, [values[n] for n in numbers]), strict=True):
-                values[number] = part
+Buffers = dict[tuple[int, int], torch.Tensor]
+"""By block and task."""
 
 
 class Stepped:
-    """`Values` after the first and only step: a matrix is computed when it is needed, and not kept."""
+    """
+    `Values` after a step. A matrix is computed when it is first needed, so that the product that needs it
+    finds it in the CPU's cache; the vectors of a block are computed for all tasks at once.
+
+    # Parameters
+
+    update : `InnerUpdate`
+    parameters : `NamedParameters`
+        The meta parameters.
+    recording : `Recording`
+        Of a pass of these tasks, and possibly others.
+    first : `int`
+        The first task's number in that pass.
+    num_tasks : `int`
+    start : `Stepped`, optional (default = `None`)
+        The values before the step; `None` means the meta parameters.
+    last : `bool`, optional (default = `True`)
+        Whether no other step follows.
+    buffers : `Buffers`, optional (default = `None`)
+        Where matrices are kept. `None`: nowhere, they are computed whenever they are asked for.
+    halves : `Halves`, optional (default = `None`)
+        For what is in it, the values are the change that the step makes, in lower precision.
+    """
 
     def __init__(
         self,
         update: InnerUpdate,
         parameters: NamedParameters,
         recording: Recording,
-        halves: Optional[Halves],
+        first: int,
+        num_tasks: int,
+        start: "Optional[Stepped]" = None,
+        last: bool = True,
+        buffers: Optional[Buffers] = None,
+        halves: Optional[Halves] = None,
     ) -> None:
         self._update = update
         self._changes = {n for n, (_, parameter) in enumerate(parameters) if id(parameter) in (halves or {})}
         self._parameters = [parameter.detach() for _, parameter in parameters]
         self._recording = recording
+        self._first = first
+        self._num_tasks = num_tasks
+        self._start = start
+        self._last = last
+        self._buffers = buffers
         self._block = {number: block for block, numbers in enumerate(update.blocks) for number in numbers}
-        self._vectors: dict[tuple[int, int], torch.Tensor] = {}
+        self._vectors: dict[int, torch.Tensor] = {}
+        self._done: dict[tuple[int, int], torch.Tensor] = {}
 
     def __call__(self, task: int, number: int) -> torch.Tensor:
+        if (task, number) in self._done:
+            return self._done[task, number]
         block = self._block[number]
-        numbers = self._update.blocks[block]
+        if len(self._update.blocks[block]) > 1:
+            self._step_vectors(block)
+            return self._done[task, number]
+        gradient = partial(self._recording.gradient, number, self._first + task)
         if number in self._changes:
-            return self._update.change(block, self._recording.gradient(number, task))
-        if len(numbers) == 1:
-            return self._stepped(task, block, numbers)
-        if (task, number) not in self._vectors:
-            stepped = self._stepped(task, block, numbers)
-            parts = _apart(stepped, [self._parameters[n] for n in numbers])
-            self._vectors.update(((task, n), part) for n, part in zip(numbers, parts, strict=True))
-        return self._vectors[task, number]
+            return self._update.change(block, gradient())
+        value = self._start(task, number) if self._start else self._parameters[number]
+        if self._buffers is None:
+            return self._update(block, value, gradient, last=self._last, task=task)
+        out = _buffer(self._buffers, (block, task), value)
+        self._done[task, number] = self._update(block, value, gradient, out, self._last, task)
+        return out
 
-    def _stepped(self, task: int, block: int, numbers: list[int]) -> torch.Tensor:
-        value = _end_to_end([self._parameters[number] for number in numbers])
-        return self._update(block, value, partial(_gradient, self._recording, numbers, task))
+    def _step_vectors(self, block: int) -> torch.Tensor:
+        """The vectors of a block, end to end, a row a task."""
+        if block in self._vectors:
+            return self._vectors[block]
+        numbers = self._update.blocks[block]
+        parameters = [self._parameters[number] for number in numbers]
+        if self._start:
+            value = self._start._step_vectors(block)
+        else:
+            value = torch.cat([parameter.flatten() for parameter in parameters]).expand(self._num_tasks, -1)
+        out = torch.empty(value.shape, dtype=value.dtype, device=value.device)
+        gradient = partial(self._recording.gradients, numbers, self._first, self._num_tasks)
+        self._vectors[block] = self._update(block, value, gradient, out, self._last)
+        parts = out.split([parameter.numel() for parameter in parameters], dim=1)
+        for number, parameter, part in zip(numbers, parameters, parts, strict=True):
+            for task, own in enumerate(part.unbind()):
+                self._done[task, number] = own if parameter.dim() else own.view(())
+        return out
 
 
-def _gradient(recording: Recording, numbers: list[int], task: int) -> torch.Tensor:
-    return _end_to_end([recording.gradient(number, task) for number in numbers])
+class Stepper:
+    """
+    What a worker needs for itself: an optimiser, and memory for the adapted matrices of a group of tasks.
+
+    # Parameters
+
+    update : `InnerUpdate`
+    parameters : `NamedParameters`
+        The meta parameters.
+    """
+
+    def __init__(self, update: InnerUpdate, parameters: NamedParameters) -> None:
+        self.update = update
+        self._parameters = parameters
+        self._buffers: Buffers = {}
+
+    def step(
+        self, recording: Recording, first: int, num_tasks: int, start: Optional[Stepped], last: bool
+    ) -> Stepped:
+        """The values after a step from `start`, written over its values; see [`Stepped`](#stepped)."""
+        return Stepped(self.update, self._parameters, recording, first, num_tasks, start, last, self._buffers)
 
 
-def _end_to_end(tensors: list[torch.Tensor]) -> torch.Tensor:
-    return tensors[0] if len(tensors) == 1 else torch.cat([tensor.flatten() for tensor in tensors])
-
-
-def _apart(together: torch.Tensor, like: list[torch.Tensor]) -> list[torch.Tensor]:
-    if len(like) == 1:
-        return [together]
-    parts = together.split([tensor.numel() for tensor in like])
-    return [part.view_as(tensor) for part, tensor in zip(parts, like, strict=True)]
+def _buffer(buffers: Buffers, key: tuple[int, int], like: torch.Tensor) -> torch.Tensor:
+    buffer = buffers.get(key)
+    # The model may have moved since.
+    if buffer is None or (buffer.dtype, buffer.device) != (like.dtype, like.device):
+        buffer = buffers[key] = torch.empty_like(like)
+    return buffer

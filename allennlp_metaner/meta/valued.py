@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 from allennlp_metaner.meta.parameters import NamedParameters
-from allennlp_metaner.meta.replacing import Halves, Replacing, Values, slices
+from allennlp_metaner.meta.replacing import Halves, Replacing, Values
 from allennlp_metaner.nn.linear import linear
 
 
@@ -50,7 +50,6 @@ class _Valued(Replacing):
         self._parameters = parameters
         self._halves = halves or {}
         self._values = values
-        self._rows = slices(sizes)
 
     def _other(self, number: int) -> torch.Tensor:
         parameter = self._parameters[number][1]
@@ -66,9 +65,8 @@ class _Valued(Replacing):
         number = self._numbers.get(id(weight))
         if number is None and id(bias) not in self._numbers:
             return linear(inputs, half, bias)
-        self._check_rows(inputs, number)
         outputs = linear(inputs, half)
-        for task, rows in enumerate(self._rows):
+        for task, rows in enumerate(self._rows(inputs, number)):
             if number is not None:
                 outputs[rows] += linear(inputs[rows], self._values(task, number))
             if bias is not None:
@@ -95,7 +93,7 @@ class _Valued(Replacing):
             return functional.embedding(inputs, weight, padding_idx)
 
         if id(weight) in self._numbers:
-            self._check_look_up(inputs, self._numbers[id(weight)])
+            self._look_up_rows(inputs, self._numbers[id(weight)])
         return self._by_task(embedding, inputs, weight, None)
 
     def _by_task(
@@ -109,11 +107,10 @@ class _Valued(Replacing):
             return function(inputs, weight, bias)
         if self._num_tasks == 1:
             return function(inputs, self._value(0, weight), self._value(0, bias))
-        self._check_rows(inputs, self._numbers.get(id(weight)))
         return torch.cat(
             [
                 function(inputs[rows], self._value(task, weight), self._value(task, bias))
-                for task, rows in enumerate(self._rows)
+                for task, rows in enumerate(self._rows(inputs, self._numbers.get(id(weight))))
             ]
         )
 

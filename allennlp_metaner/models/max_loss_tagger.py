@@ -123,8 +123,8 @@ class MaxLossTagger(Model):
                 continue
             row = 0
             for each in tokens:
-                num_rows, length = each[name]["token_ids"].shape
-                each[name] = {**each[name], "bottom": bottom[row : row + num_rows, :length]}
+                num_rows = len(each[name]["token_ids"])
+                each[name] = {**each[name], "bottom": bottom[row : row + num_rows]}
                 row += num_rows
         return [{**batch, "tokens": each} for batch, each in zip(batches, tokens, strict=True)]
 

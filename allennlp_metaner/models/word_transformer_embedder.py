@@ -10,6 +10,7 @@ from transformers import BertModel, RobertaModel, XLMRobertaModel
 
 from allennlp_metaner.data.pretrained_files import max_positions, pretrained_path
 from allennlp_metaner.data.windows import windows
+from allennlp_metaner.nn.packing import Packing
 
 OUTPUTS = ("words", "subwords")
 LIKE_BERT = (BertModel, RobertaModel, XLMRobertaModel)
@@ -89,7 +90,7 @@ class WordTransformerEmbedder(TokenEmbedder):
         offsets: torch.LongTensor,
         wordpiece_mask: torch.BoolTensor,
         type_ids: torch.LongTensor | None = None,
-        bottom: torch.Tensor | None = None,
+        bottom: list[torch.Tensor] | None = None,
     ) -> torch.Tensor:
         """
         # Parameters
@@ -104,7 +105,7 @@ class WordTransformerEmbedder(TokenEmbedder):
             Shape `(num_sentences, num_subwords)`.
         type_ids : `torch.LongTensor`, optional (default = `None`)
             Shape `(num_sentences, num_subwords)`.
-        bottom : `torch.Tensor`, optional (default = `None`)
+        bottom : `list[torch.Tensor]`, optional (default = `None`)
             What [`bottom`](#bottom) returns for these sentences, to start from.
 
         # Returns
@@ -112,15 +113,22 @@ class WordTransformerEmbedder(TokenEmbedder):
         `torch.Tensor`
             Shape `(num_sentences, num_words or num_subwords, dim)`.
         """
-        if bottom is not None:
-            vectors = self._through_layers(bottom, wordpiece_mask, self._num_frozen(), None)
-        elif token_ids.size(1) <= self._max_length:
+        first = offsets[:, :, 0]
+        if token_ids.size(1) <= self._max_length and self._is_like_bert():
+            packing = Packing(wordpiece_mask)
+            if bottom is None:
+                rows, num_done = packing.pack(self._embeddings(token_ids, type_ids)), 0
+            else:
+                rows, num_done = torch.cat(bottom), self._num_frozen()
+            rows = self._through_layers(rows, packing, num_done, None)
+            return packing.unpack(rows) if self._output == "subwords" else packing.select(rows, first)
+        if token_ids.size(1) <= self._max_length:
             vectors = self._embedder(token_ids, wordpiece_mask, type_ids)
         else:
             vectors = self._through_windows(token_ids, wordpiece_mask, type_ids)
         if self._output == "subwords":
             return vectors
-        return vectors.gather(1, offsets[:, :, :1].expand(-1, -1, vectors.size(2)))
+        return vectors.gather(1, first.unsqueeze(2).expand(-1, -1, vectors.size(2)))
 
     def bottom(
         self,
@@ -128,43 +136,65 @@ class WordTransformerEmbedder(TokenEmbedder):
         wordpiece_mask: torch.BoolTensor,
         type_ids: torch.LongTensor | None = None,
         **others: torch.Tensor,
-    ) -> torch.Tensor | None:
+    ) -> list[torch.Tensor] | None:
         """
         The output of the frozen bottom layers, which is the same for all tasks. `None` where there are none,
         where a sentence needs windows, and for encoders that are not built like BERT.
 
         # Returns
 
-        `torch.Tensor`, optional
-            Shape `(num_sentences, num_subwords, dim)`.
+        `list[torch.Tensor]`, optional
+            Of each sentence, without padding, shape `(num_subwords, dim)`.
         """
         num_frozen = self._num_frozen()
         if not num_frozen or token_ids.size(1) > self._max_length:
             return None
-        if type_ids is not None and not type_ids.any():
-            type_ids = None
-        embedded = self._embedder.transformer_model.embeddings(input_ids=token_ids, token_type_ids=type_ids)
-        return self._through_layers(embedded, wordpiece_mask, 0, num_frozen)
+        packing = Packing(wordpiece_mask)
+        rows = self._through_layers(
+            packing.pack(self._embeddings(token_ids, type_ids)), packing, 0, num_frozen
+        )
+        return list(rows.split(packing.lengths))
+
+    def _is_like_bert(self) -> bool:
+        transformer = self._embedder.transformer_model
+        return (
+            isinstance(transformer, LIKE_BERT)
+            and getattr(transformer.config, "position_embedding_type", "absolute") == "absolute"
+            and not transformer.config.is_decoder
+        )
 
     def _num_frozen(self) -> int:
         """The number of frozen layers at the bottom, above frozen embeddings."""
         transformer = self._embedder.transformer_model
-        if not isinstance(transformer, LIKE_BERT) or _trainable(transformer.embeddings):
+        if not self._is_like_bert() or _trainable(transformer.embeddings):
             return 0
         return next((n for n, layer in enumerate(transformer.encoder.layer) if _trainable(layer)), 0)
 
-    def _through_layers(
-        self, vectors: torch.Tensor, wordpiece_mask: torch.Tensor, first: int, last: int | None
-    ) -> torch.Tensor:
-        transformer = self._embedder.transformer_model
-        mask = None
-        if not wordpiece_mask.all():
-            mask = transformer.get_extended_attention_mask(
-                wordpiece_mask, wordpiece_mask.shape, dtype=vectors.dtype
-            )
-        for layer in transformer.encoder.layer[first:last]:
-            vectors = layer(vectors, mask)[0]
+    def _embeddings(self, token_ids: torch.Tensor, type_ids: torch.Tensor | None) -> torch.Tensor:
+        if type_ids is not None and not type_ids.any():
+            type_ids = None
+        vectors: torch.Tensor = self._embedder.transformer_model.embeddings(
+            input_ids=token_ids, token_type_ids=type_ids
+        )
         return vectors
+
+    def _through_layers(
+        self, rows: torch.Tensor, packing: Packing, first: int, last: int | None
+    ) -> torch.Tensor:
+        """The layers' own modules but for attention, which is all that would need padding."""
+        with packing.active():
+            for layer in self._embedder.transformer_model.encoder.layer[first:last]:
+                attention = layer.attention.self
+                attended = packing.attention(
+                    attention.query(rows),
+                    attention.key(rows),
+                    attention.value(rows),
+                    attention.num_attention_heads,
+                    attention.dropout.p if attention.training else 0.0,
+                )
+                rows = layer.attention.output(attended, rows)
+                rows = layer.output(layer.intermediate(rows), rows)
+        return rows
 
     def _through_windows(
         self,

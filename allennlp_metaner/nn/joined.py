@@ -1,6 +1,6 @@
 """Batches joined to one."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -43,6 +43,20 @@ def longest(batch: dict[str, Any]) -> int:
         for value in batch.values()
         if isinstance(value, dict) or (isinstance(value, torch.Tensor) and value.dim() > 1)
     )
+
+
+def num_subwords(batch: dict[str, Any]) -> int:
+    """The number of subwords of a batch: where the fullest of its masks is true. Without masks, with padding."""
+    masks = list(_masks(batch))
+    return max(int(mask.sum()) for mask in masks) if masks else num_sentences(batch) * longest(batch)
+
+
+def _masks(batch: dict[str, Any]) -> Iterator[torch.Tensor]:
+    for value in batch.values():
+        if isinstance(value, dict):
+            yield from _masks(value)
+        elif isinstance(value, torch.Tensor) and value.dtype == torch.bool:
+            yield value
 
 
 def num_sentences(batch: dict[str, Any]) -> int:

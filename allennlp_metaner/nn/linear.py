@@ -53,7 +53,7 @@ def linear(inputs: torch.Tensor, weight: torch.Tensor, bias: Optional[torch.Tens
         product = functional.linear(inputs.to(weight.dtype), weight).to(inputs.dtype)
         return product if bias is None else product.add_(bias)
     if inputs.dtype == weight.dtype == torch.float32 and inputs.device.type == "cpu" and prefers_onednn():
-        return torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "none", [], "")
+        return torch.ops.mkldnn._linear_pointwise.default(inputs, weight, bias, "none", [], "")
     return functional.linear(inputs, weight, bias)
 
 

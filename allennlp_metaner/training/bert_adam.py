@@ -122,11 +122,14 @@ class BertAdamUpdate(InnerUpdate):
     """BertAdam for the inner loop: with moments of one parameter at a time."""
 
     def _step(
-        self, block: int, value: torch.Tensor, gradient: Gradient, out: torch.Tensor, last: bool
+        self, block: int, task: int, value: torch.Tensor, gradient: Gradient, out: torch.Tensor, last: bool
     ) -> None:
         if out is not value:
             out.copy_(value)
-        mean, square = self._state.pop(block, None) or (torch.zeros_like(value), torch.zeros_like(value))
+        mean, square = self._state.pop((block, task), None) or (
+            torch.zeros_like(value),
+            torch.zeros_like(value),
+        )
         _update([out], [gradient()], [mean], [square], self._options(block))
         if not last:
-            self._state[block] = mean, square
+            self._state[block, task] = mean, square
