@@ -267,7 +267,7 @@ class InnerLoop(FromParams):
 
     def _most_in_a_group(self, parameters: NamedParameters) -> int:
         most = 1 if _is_large(parameters) else GROUP_BYTES // _num_bytes(parameters)
-        return self._group_size or most
+        return self._group_size or max(1, most)
 
     def _prepare(self, parameters: NamedParameters, num_steppers: int) -> None:
         """

@@ -161,6 +161,7 @@ class WordTransformerEmbedder(TokenEmbedder):
             isinstance(transformer, LIKE_BERT)
             and getattr(transformer.config, "position_embedding_type", "absolute") == "absolute"
             and not transformer.config.is_decoder
+            and not transformer.encoder.gradient_checkpointing
         )
 
     def _num_frozen(self) -> int:

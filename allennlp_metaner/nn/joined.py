@@ -46,7 +46,7 @@ def longest(batch: dict[str, Any]) -> int:
 
 
 def num_subwords(batch: dict[str, Any]) -> int:
-    """The number of subwords of a batch: where the fullest of its masks is true. Without masks, with padding."""
+    """The number of subwords of a batch: where its fullest mask is true. Without masks, padding counts."""
     masks = list(_masks(batch))
     return max(int(mask.sum()) for mask in masks) if masks else num_sentences(batch) * longest(batch)
 

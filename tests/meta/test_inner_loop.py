@@ -14,6 +14,7 @@ from allennlp.common.checks import ConfigurationError
 from allennlp.data import TensorDict
 from allennlp.training.optimizers import AdamOptimizer, AdamWOptimizer, SgdOptimizer
 
+from allennlp_metaner.meta import inner_loop as inner_loop_module
 from allennlp_metaner.meta.adapter import Adapter
 from allennlp_metaner.meta.factors import Linear
 from allennlp_metaner.meta.inner_loop import Adapted, InnerLoop
@@ -79,7 +80,8 @@ def test_optimizer_state_is_fresh_for_every_task(
     support = tasks[0]["support"]
     one, other = adapt(loop, model, [support, support])
     for name, weight in one.items():
-        torch.testing.assert_close(other[name], weight, rtol=1e-12, atol=1e-12)
+        # Adam makes a step of a gradient that is nothing but rounding.
+        torch.testing.assert_close(other[name], weight, rtol=1e-12, atol=1e-10)
 
 
 def test_state_lasts_from_step_to_step(model: MaxLossTagger, tasks: list[Task], moved: Mover) -> None:
@@ -170,7 +172,7 @@ def test_max_loss_weight(model: MaxLossTagger, tasks: list[Task], moved: Mover) 
     assert not torch.equal(own, other)
 
 
-@pytest.mark.parametrize("name", ["num_steps", "chunk_size", "num_workers"])
+@pytest.mark.parametrize("name", ["num_steps", "chunk_size", "group_size", "num_workers"])
 @pytest.mark.parametrize("value", [0, -1])
 def test_numbers_must_be_positive(name: str, value: int) -> None:
     with pytest.raises(ConfigurationError, match=f"{name}={value} .* at least 1"):
@@ -215,14 +217,16 @@ class TestCalls:
             calls_of(InnerLoop(chunk_size=chunk_size, num_workers=number), model, supports)
             for number in (1, 3, 3, 3)
         )
-        assert sorted(one) == [[task] for task in range(8)]
+        assert sorted(task for tasks in one for task in tasks) == list(range(8))
         assert all(other == one for other in others)
 
     def test_tasks_come_together_for_a_single_step(
         self, model: MaxLossTagger, supports: list[TensorDict], queries: list[TensorDict]
     ) -> None:
-        def sizes(num_steps: int, chunk_size: int, **options: Any) -> list[int]:
-            loop = InnerLoop(num_steps=num_steps, chunk_size=chunk_size)
+        def sizes(
+            num_steps: int, chunk_size: int, group_size: int | None = None, **options: Any
+        ) -> list[int]:
+            loop = InnerLoop(num_steps=num_steps, chunk_size=chunk_size, group_size=group_size)
             found = calls_of(loop, model, supports, **options)
             assert sorted(task for tasks in found for task in tasks) == list(range(8))
             return sorted(map(len, found))
@@ -231,9 +235,30 @@ class TestCalls:
         assert sizes(1, 10_000, queries=queries) == [8]
         assert len(sizes(1, 80, queries=queries)) in range(2, 8)
         assert sizes(1, 1, queries=queries) == alone
-        assert sizes(2, 10_000, queries=queries) == alone
-        assert sizes(1, 10_000, queries=queries, together=False) == alone
-        assert sizes(1, 10_000) == alone
+        assert sizes(1, 10_000, group_size=3, queries=queries) == [8]
+        # Where each task needs memory of its own, in groups.
+        for options in ({"num_steps": 2, "queries": queries}, {"num_steps": 1, "together": False}):
+            assert sizes(chunk_size=10_000, **options) == [8]
+            assert sizes(chunk_size=10_000, group_size=3, **options) == [2, 3, 3]
+            assert sizes(chunk_size=10_000, group_size=1, **options) == alone
+            assert sizes(chunk_size=1, group_size=3, **options) == alone
+
+    def test_groups_fit_into_memory(
+        self, model: MaxLossTagger, supports: list[TensorDict], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        size = sum(p.numel() * p.element_size() for _, p in trainable_parameters(model))
+        for num_bytes, expected in ((3 * size, [3, 3, 2]), (size - 1, [1] * 8)):
+            monkeypatch.setattr(inner_loop_module, "GROUP_BYTES", num_bytes)
+            found = calls_of(InnerLoop(chunk_size=10_000), model, supports)
+            assert list(map(len, found)) == expected
+
+    def test_chunks_are_of_like_work(self, make_tasks: TaskMaker, model: MaxLossTagger) -> None:
+        """And their number is even."""
+        supports = [task["support"] for task in make_tasks(16, 2)]
+        for chunk_size in (60, 100, 150):
+            found = calls_of(InnerLoop(chunk_size=chunk_size), model, supports)
+            assert len(found) % 2 == 0
+            assert max(map(len, found)) <= 2 * min(map(len, found))
 
     @pytest.mark.parametrize("chunk_size", [1, 40, 150])
     def test_chunks_are_no_larger_than_asked_for(
@@ -248,8 +273,8 @@ class TestCalls:
         losses, passes = model.losses, []
 
         def spy(batches: Any, max_loss_weight: Any = None) -> torch.Tensor:
-            shapes = [batch["tokens"]["tokens"]["token_ids"].shape for batch in batches]
-            passes.append((len(batches), sum(rows for rows, _ in shapes) * max(width for _, width in shapes)))
+            masks = [batch["tokens"]["tokens"]["wordpiece_mask"] for batch in batches]
+            passes.append((len(batches), sum(int(mask.sum()) for mask in masks)))
             return losses(batches, max_loss_weight)
 
         monkeypatch.setattr(model, "losses", spy)
@@ -404,7 +429,8 @@ class TestMemory:
         for seed in range(3):
             maml(model, parameters, tasks, seed=seed)
             assert [recording() for recording in recordings if recording() is not None] == []
-        assert len(recordings) >= 4 * (4 + 4 * (num_steps - 1))
+        num_chunks = 4 if frozen_layers is None else 2
+        assert len(recordings) >= 4 * num_chunks * (num_steps + 1)
         assert num_tensors() == before
 
     @pytest.mark.parametrize(

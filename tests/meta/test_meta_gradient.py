@@ -19,9 +19,11 @@ from allennlp_metaner.meta import inner_loop as inner_loop_module
 from allennlp_metaner.meta import meta_gradient as meta_gradient_module
 from allennlp_metaner.meta import passes as passes_module
 from allennlp_metaner.meta.inner_loop import InnerLoop, derived_seed
+from allennlp_metaner.meta.inner_update import InnerUpdate
 from allennlp_metaner.meta.meta_gradient import FirstOrderMaml, MetaGradient
 from allennlp_metaner.meta.parameters import preserved, trainable_parameters
 from allennlp_metaner.meta.recording import Recording
+from allennlp_metaner.meta.stepping import Stepped
 from allennlp_metaner.models import max_loss_tagger
 from allennlp_metaner.models.max_loss_tagger import MaxLossTagger
 from allennlp_metaner.tasks.task_field import Task
@@ -35,8 +37,17 @@ Weights = dict[str, torch.Tensor]
 TaskMaker = Callable[..., list[Task]]
 TaggerMaker = Callable[..., MaxLossTagger]
 
-WAYS = [(1, 1), (1, 3), (40, 2), (40, 3), (10_000, 1), (10_000, 2)]
-"""Chunk sizes and numbers of workers."""
+WAYS = [
+    (1, None, 1),
+    (1, None, 3),
+    (40, None, 2),
+    (40, 1, 3),
+    (100, 2, 2),
+    (10_000, None, 1),
+    (10_000, 3, 1),
+    (10_000, 1, 2),
+]
+"""Sizes of chunks and groups, and numbers of workers."""
 
 
 @pytest.fixture
@@ -66,11 +77,12 @@ def difference_from_reference(
         optimizer: str = "adam",
         num_steps: int = 2,
         scale: float = 1.0,
+        **options: Any,
     ) -> float:
         expected = reference.meta_gradient(
             model, tasks, lambda: reference.updates(optimizer, scale), num_steps
         )
-        found = algorithm(optimizer, num_steps)(
+        found = algorithm(optimizer, num_steps, **options)(
             model, trainable_parameters(model), tasks, seed=0, learning_rate_scale=scale
         )
         return off(model, found.gradient, expected)
@@ -173,7 +185,7 @@ class TestManyTasks:
             found.append((weights, reference.gradient(model, weights, task["query"])))
         return found
 
-    @pytest.mark.parametrize(("chunk_size", "num_workers"), WAYS)
+    @pytest.mark.parametrize(("chunk_size", "group_size", "num_workers"), WAYS)
     def test_gradient(
         self,
         model: MaxLossTagger,
@@ -182,16 +194,19 @@ class TestManyTasks:
         reference: SimpleNamespace,
         algorithm: Callable[..., FirstOrderMaml],
         chunk_size: int,
+        group_size: int | None,
         num_workers: int,
     ) -> None:
-        maml = algorithm("adam", self.NUM_STEPS, chunk_size=chunk_size, num_workers=num_workers)
+        maml = algorithm(
+            "adam", self.NUM_STEPS, chunk_size=chunk_size, group_size=group_size, num_workers=num_workers
+        )
         parameters = trainable_parameters(model)
         for num_tasks in (1, 2, 5, 8):
             found = maml(model, parameters, tasks[:num_tasks], seed=0).gradient
             theirs = added_up(expected[:num_tasks], parameters)
             assert reference.relative_difference(found, theirs) <= TOLERANCE
 
-    @pytest.mark.parametrize(("chunk_size", "num_workers"), WAYS)
+    @pytest.mark.parametrize(("chunk_size", "group_size", "num_workers"), WAYS)
     def test_adapted_parameters(
         self,
         model: MaxLossTagger,
@@ -201,10 +216,15 @@ class TestManyTasks:
         adapt: Callable[..., list[Weights]],
         difference_of_steps: Callable[..., float],
         chunk_size: int,
+        group_size: int | None,
         num_workers: int,
     ) -> None:
         loop = InnerLoop(
-            reference.lazy("adam"), self.NUM_STEPS, chunk_size=chunk_size, num_workers=num_workers
+            reference.lazy("adam"),
+            self.NUM_STEPS,
+            chunk_size=chunk_size,
+            group_size=group_size,
+            num_workers=num_workers,
         )
         for num_tasks in (1, 2, 5, 8):
             found = adapt(loop, model, [task["support"] for task in tasks[:num_tasks]])
@@ -559,14 +579,14 @@ class TestMutations:
         make_tasks: TaskMaker,
         difference_from_reference: Callable[..., float],
         optimizer: str,
-    ) -> Callable[[], float]:
-        def off() -> float:
-            return difference_from_reference(model, make_tasks(2, 2), optimizer, 2)
+    ) -> Callable[..., float]:
+        def off(**options: Any) -> float:
+            return difference_from_reference(model, make_tasks(2, 2), optimizer, 2, **options)
 
         assert off() <= TOLERANCE
         return off
 
-    def test_skipped_inner_step(self, off: Callable[[], float], monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_skipped_inner_step(self, off: Callable[..., float], monkeypatch: pytest.MonkeyPatch) -> None:
         original = InnerLoop.map
 
         def one_step_less(self: InnerLoop, *args: Any, **kwargs: Any) -> Any:
@@ -580,7 +600,7 @@ class TestMutations:
         assert off() > FAR_OFF
 
     def test_every_step_from_the_same_point(
-        self, off: Callable[[], float], monkeypatch: pytest.MonkeyPatch
+        self, off: Callable[..., float], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The gradient of the second step is taken where that of the first was."""
         original = passes_module.SupportPasses.record
@@ -592,7 +612,7 @@ class TestMutations:
         assert off() > FAR_OFF
 
     def test_query_at_the_meta_parameters(
-        self, off: Callable[[], float], monkeypatch: pytest.MonkeyPatch
+        self, off: Callable[..., float], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         original = meta_gradient_module.record
 
@@ -602,7 +622,7 @@ class TestMutations:
         monkeypatch.setattr(meta_gradient_module, "record", at_the_start)
         assert off() > FAR_OFF
 
-    def test_flipped_sign_of_lambda(self, off: Callable[[], float], monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_flipped_sign_of_lambda(self, off: Callable[..., float], monkeypatch: pytest.MonkeyPatch) -> None:
         correct = max_loss_tagger.max_loss
         monkeypatch.setattr(
             max_loss_tagger,
@@ -612,35 +632,54 @@ class TestMutations:
         assert off() > FAR_OFF
 
     def test_no_going_back_between_tasks(
-        self, model: MaxLossTagger, off: Callable[[], float], monkeypatch: pytest.MonkeyPatch
+        self, model: MaxLossTagger, off: Callable[..., float], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A task starts from what the one before it ended with."""
         original = inner_loop_module.Stepper.step
-        meta = trainable_parameters(model)[0][1].data_ptr()
-        left: list[torch.Tensor] = []
+        left: list[Any] = []
 
-        def forgetful(self: Any, values: list[torch.Tensor], *args: Any, **kwargs: Any) -> None:
-            if left and values[0].data_ptr() == meta:
-                values[:] = [value.clone() for value in left]
-            original(self, values, *args, **kwargs)
-            left[:] = [value.clone() for value in values]
+        def forgetful(self: Any, recording: Any, first: int, num_tasks: int, start: Any, last: bool) -> Any:
+            if start is None and left:
+                start = left[-1]
+            left.append(original(self, recording, first, num_tasks, start, last))
+            return left[-1]
 
         monkeypatch.setattr(inner_loop_module.Stepper, "step", forgetful)
-        assert off() > FAR_OFF
+        assert off(group_size=1) > FAR_OFF
 
     @pytest.mark.parametrize("optimizer", ["adam", "bert_adam"])
-    def test_no_fresh_state(self, off: Callable[[], float], monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_no_fresh_state(self, off: Callable[..., float], monkeypatch: pytest.MonkeyPatch) -> None:
         """The optimiser's state stays from one task to the next."""
         original = inner_loop_module.Stepper.step
 
-        def remembering(self: Any, values: Any, recording: Any, task: int, last: bool) -> None:
-            original(self, values, recording, task, last=False)
+        def remembering(self: Any, recording: Any, first: int, num_tasks: int, start: Any, last: bool) -> Any:
+            return original(self, recording, first, num_tasks, start, last=False)
 
         monkeypatch.setattr(inner_loop_module.Stepper, "step", remembering)
+        assert off(group_size=1) > FAR_OFF
+
+    @pytest.mark.parametrize("optimizer", ["adam", "bert_adam"])
+    def test_one_state_for_all_tasks(
+        self, off: Callable[..., float], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The optimiser's state is that of the task before, in the same group."""
+        original = InnerUpdate.__call__
+
+        def of_one(
+            self: Any, block: int, value: Any, gradient: Any, out: Any, last: bool, task: int = 0
+        ) -> Any:
+            return original(self, block, value, gradient, out, last, 0)
+
+        monkeypatch.setattr(InnerUpdate, "__call__", of_one)
+        assert off() > FAR_OFF
+
+    def test_values_of_another_task(self, off: Callable[..., float], monkeypatch: pytest.MonkeyPatch) -> None:
+        original = Stepped.__call__
+        monkeypatch.setattr(Stepped, "__call__", lambda self, task, number: original(self, 0, number))
         assert off() > FAR_OFF
 
     def test_gradient_of_another_task(
-        self, off: Callable[[], float], monkeypatch: pytest.MonkeyPatch
+        self, off: Callable[..., float], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         original = Recording.gradient
         monkeypatch.setattr(Recording, "gradient", lambda self, number, task: original(self, number, 0))

@@ -110,7 +110,9 @@ class TestTagger:
         named[0][1].grad = torch.ones_like(named[0][1])
         before = [(p._version, p.detach().clone(), p.grad) for _, p in named]
         for support in supports:
-            losses, recording = record(lambda s=support: model.losses([s]), named, [len(support)], values)
+            losses, recording = record(
+                lambda s=support: model.losses([s]), named, [len(support)], lambda task, n: values[n]
+            )
             loss = twin.losses([support])
             assert losses.item() == pytest.approx(loss.item(), rel=1e-12)
             expected = differentiated(loss, [p for _, p in trainable_parameters(twin)])
@@ -127,7 +129,10 @@ class TestTagger:
         recordings, total = [], [torch.zeros_like(p) for _, p in named]
         for support in supports:
             values = [p.detach() * 1.01 for _, p in named]
-            recordings.append(record(lambda s=support: model.losses([s]), named, [1], values)[1])
+            of_support = record(
+                lambda s=support: model.losses([s]), named, [1], lambda task, n, v=values: v[n]
+            )
+            recordings.append(of_support[1])
             for number, found in enumerate(total):
                 found += recordings[-1].gradient(number, 0)
         assert_close([Recording.total(recordings, n) for n in range(len(named))], total)
@@ -352,7 +357,10 @@ class TestNetworks:
         network, named = {**SEPARABLE, **OTHERS}[name], trainable_parameters(net)
         values = [p.detach() * 1.5 for _, p in named] if other_values else None
         losses, recording = record(
-            lambda: network(net, inputs).square().sum().unsqueeze(0), named, [6], values
+            lambda: network(net, inputs).square().sum().unsqueeze(0),
+            named,
+            [6],
+            None if values is None else lambda task, n: values[n],
         )
         found = [recording.gradient(n, 0) for n in range(len(named))]
         # An optimiser may write into a gradient, so none shares its memory with anything else.
@@ -366,6 +374,36 @@ class TestNetworks:
         loss = network(net, inputs).square().sum()
         assert losses.item() == pytest.approx(loss.item(), rel=1e-12)
         assert_close(found, differentiated(loss, [p for _, p in named]))
+
+    @pytest.mark.parametrize("name", SEPARABLE)
+    def test_tasks_with_values_of_their_own_share_a_pass(
+        self, net: Layers, inputs: torch.Tensor, name: str
+    ) -> None:
+        network, named = SEPARABLE[name], trainable_parameters(net)
+        values = [[p.detach() + torch.randn_like(p) for _, p in named] for _ in self.SIZES]
+        losses, recording = record(
+            lambda: self.losses(network, net, inputs), named, self.SIZES, lambda task, n: values[task][n]
+        )
+        total = [torch.zeros_like(p) for _, p in named]
+        for task, rows in enumerate(inputs.split(self.SIZES)):
+            own = [value.clone().requires_grad_() for value in values[task]]
+            with torch.no_grad():
+                for (_, parameter), value in zip(named, own, strict=True):
+                    parameter.copy_(value)
+            loss = network(net, rows).square().sum()
+            assert losses[task].item() == pytest.approx(loss.item(), rel=1e-12)
+            expected = differentiated(loss, [p for _, p in named])
+            assert_close([recording.gradient(n, task) for n in range(len(named))], expected)
+            total = [a + b for a, b in zip(total, expected, strict=True)]
+        assert_close([Recording.total([recording], n) for n in range(len(named))], total)
+
+    def test_gradients_end_to_end(self, net: Layers, inputs: torch.Tensor) -> None:
+        network, named = SEPARABLE["layer normalisation"], trainable_parameters(net)
+        _, recording = record(lambda: self.losses(network, net, inputs), named, self.SIZES)
+        found = recording.gradients([1, 0], first=1, num_tasks=2)
+        for row, task in zip(found, (1, 2), strict=True):
+            expected = [recording.gradient(number, task).flatten() for number in (1, 0)]
+            assert torch.equal(row, torch.cat(expected))
 
     @pytest.mark.parametrize("name", OTHERS)
     def test_several_tasks_are_refused(self, net: Layers, inputs: torch.Tensor, name: str) -> None:
@@ -498,7 +536,13 @@ class TestDropout:
 
         def run(values: Optional[list[torch.Tensor]]) -> tuple[torch.Tensor, Recording]:
             generator = torch.Generator().manual_seed(0)
-            return record(lambda: model.losses(supports[2:3]), named, [5], values, generator)
+            return record(
+                lambda: model.losses(supports[2:3]),
+                named,
+                [5],
+                None if values is None else lambda task, n: values[n],
+                generator,
+            )
 
         start = [p.detach() for _, p in named]
         direction = [torch.randn_like(p) for p in start]

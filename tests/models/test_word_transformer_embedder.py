@@ -11,7 +11,15 @@ from allennlp.data import Batch, Vocabulary
 from allennlp.modules.text_field_embedders import BasicTextFieldEmbedder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from transformers import AutoModel
+from transformers import (
+    AutoModel,
+    BertConfig,
+    BertModel,
+    RobertaConfig,
+    RobertaModel,
+    XLMRobertaConfig,
+    XLMRobertaModel,
+)
 
 from allennlp_metaner.data.sentence import sentence_instance
 from allennlp_metaner.data.windows import windows
@@ -23,6 +31,14 @@ from allennlp_metaner.nn.max_loss import token_losses
 MAX_LENGTH, CONTEXT = 16, 6
 # Of one to six subwords.
 WORDS = ["paris", "the", "abc", "maria", "londons", "qwerty", "."]
+TINY = {
+    "vocab_size": 200,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 60,
+}
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=4)
 
 
@@ -120,6 +136,62 @@ def test_a_short_sentence_is_what_the_plain_encoder_gives(parts: SimpleNamespace
     # A long neighbour in the batch changes nothing.
     mixed = embed(parts.words, batch(parts.indexer, [["londons", "paris", "."], sentence(40)]))
     assert torch.allclose(mixed[0, :3], found[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("output", ["words", "subwords"])
+@pytest.mark.parametrize(
+    "transformer",
+    [
+        BertModel(BertConfig(**TINY)),
+        BertModel(BertConfig(**TINY, attn_implementation="eager")),
+        BertModel(BertConfig(**TINY, position_embedding_type="relative_key")),
+        RobertaModel(RobertaConfig(**TINY)),
+        XLMRobertaModel(XLMRobertaConfig(**TINY)),
+    ],
+    ids=["bert", "eager bert", "bert with relative positions", "roberta", "xlm-roberta"],
+)
+def test_is_what_the_transformer_itself_gives(
+    parts: SimpleNamespace, transformer: torch.nn.Module, output: str
+) -> None:
+    """Of padded sentences, and with the same gradients."""
+    embedder = parts.make(output=output, max_length=40).double()
+    embedder._embedder.transformer_model = transformer.double().eval()
+    inputs = batch(parts.indexer, [sentence(length, length) for length in (3, 8, 5)])["tokens"]["tokens"]
+    mask = inputs["wordpiece_mask"]
+    hidden = transformer(input_ids=inputs["token_ids"], attention_mask=mask.long()).last_hidden_state
+    if output == "words":
+        mask = inputs["mask"]
+        hidden = torch.stack(
+            [own[first] for own, first in zip(hidden, inputs["offsets"][..., 0], strict=True)]
+        )
+    found = embedder(**inputs)
+    assert found.shape == hidden.shape
+    torch.testing.assert_close(found[mask], hidden[mask])
+    weights = torch.randn_like(found[mask])
+    parameters = [p for name, p in transformer.named_parameters() if "pooler" not in name]
+    ours, theirs = (
+        torch.autograd.grad((vectors[mask] * weights).sum(), parameters, materialize_grads=True)
+        for vectors in (found, hidden)
+    )
+    assert sum(bool(gradient.any()) for gradient in theirs) > 30
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_dropout_is_that_of_the_transformer(parts: SimpleNamespace) -> None:
+    """Mean and variance over many draws."""
+    inputs = batch(parts.indexer, [["londons", "paris", "."]] * 500)["tokens"]["tokens"]
+    embedder = parts.make().train()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        ours = embedder(**inputs)
+        transformer = embedder._embedder.transformer_model
+        theirs = transformer(inputs["token_ids"], inputs["wordpiece_mask"].long()).last_hidden_state
+        theirs = theirs[:, inputs["offsets"][0, :, 0]]
+    error = ((ours.var(dim=0) + theirs.var(dim=0)) / 500).sqrt()
+    assert ((ours.mean(dim=0) - theirs.mean(dim=0)).abs() <= 5 * error).all()
+    assert ours.var(dim=0).mean() == pytest.approx(theirs.var(dim=0).mean().item(), rel=0.1)
+    assert ours.var(dim=0).min() > 0
 
 
 def test_sentence_of_exactly_one_window(parts: SimpleNamespace) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from allennlp_metaner.nn.joined import joined, longest, num_sentences
+from allennlp_metaner.nn.joined import joined, longest, num_sentences, num_subwords
 
 
 def batch(*lengths: int, first: int = 1) -> dict[str, Any]:
@@ -92,3 +92,12 @@ def test_sizes() -> None:
     assert num_sentences(batch(3, 5)) == 2
     assert longest({"tags": torch.zeros(2, 4), "weights": torch.zeros(9), "metadata": [{}, {}]}) == 4
     assert num_sentences({"metadata": [{}, {}, {}]}) == 3
+
+
+def test_num_subwords() -> None:
+    """By the fullest mask, and with padding where there is none."""
+    found = batch(3, 5)
+    assert num_subwords(found) == 8
+    subwords = found["tokens"]["tokens"]["token_ids"] > 0
+    assert num_subwords({**found, "other": {"wordpiece_mask": subwords}}) == 10
+    assert num_subwords({"tags": torch.zeros(2, 7)}) == 14
