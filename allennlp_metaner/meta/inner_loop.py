@@ -11,6 +11,7 @@ from allennlp.common.checks import ConfigurationError
 from allennlp.training.optimizers import AdamOptimizer, Optimizer
 
 from allennlp_metaner.meta.inner_update import inner_update
+from allennlp_metaner.meta.memory import give_back_free_memory
 from allennlp_metaner.meta.parameters import NamedParameters
 from allennlp_metaner.meta.passes import Batch, Learner, SupportPasses
 from allennlp_metaner.meta.replacing import Halves, Values, halves_of
@@ -25,8 +26,8 @@ MAX_WORKERS = 3
 
 LARGE = 2**27
 """Of models whose trainable parameters have more bytes, at most two chunks are worked on at the same time,
-each task by task, and the gradients of the first step are computed again in the second, instead of being
-kept."""
+each task by task. The gradients of the first step are computed again in the second, and memory is given back
+to the system, instead of being kept."""
 
 GROUP_BYTES = 2**29
 """For the adapted parameters of a group of tasks, if the model is not large."""
@@ -206,7 +207,12 @@ class InnerLoop(FromParams):
                 idle.put(stepper)
 
         seeds = [derived_seed(seed, chunk[0]) for chunk in chunks]
-        results = self._workers.map(work, chunks, seeds, model, at_a_time)
+        # Such as that of the last gradient, which the workers' threads have no use for.
+        self._give_back_memory(parameters)
+        try:
+            results = self._workers.map(work, chunks, seeds, model, at_a_time)
+        finally:
+            self._give_back_memory(parameters)
         return [result for of_chunk in results for result in of_chunk]
 
     def _in_groups(
@@ -232,6 +238,12 @@ class InnerLoop(FromParams):
             )
             own_queries = [queries[task] for task in tasks]
             yield Adapted(tasks, values, passes.generator, own_queries, passes.halves)
+
+    def _give_back_memory(self, parameters: NamedParameters) -> None:
+        if _is_large(parameters):
+            for stepper in self._steppers:
+                stepper.buffers.clear()
+            give_back_free_memory()
 
     def _chunks(self, supports: Sequence[Batch], others: Sequence[Batch]) -> list[list[int]]:
         """

@@ -6,12 +6,10 @@ from typing import Optional
 import torch
 
 from allennlp_metaner.meta.inner_update import InnerUpdate
+from allennlp_metaner.meta.memory import Buffers
 from allennlp_metaner.meta.parameters import NamedParameters
 from allennlp_metaner.meta.recording import Recording
 from allennlp_metaner.meta.replacing import Halves
-
-Buffers = dict[tuple[int, int], torch.Tensor]
-"""By block and task."""
 
 
 class Stepped:
@@ -77,7 +75,7 @@ class Stepped:
         value = self._start(task, number) if self._start else self._parameters[number]
         if self._buffers is None:
             return self._update(block, value, gradient, last=self._last, task=task)
-        out = _buffer(self._buffers, (block, task), value)
+        out = self._buffers.of(task, number, value)
         self._done[task, number] = self._update(block, value, gradient, out, self._last, task)
         return out
 
@@ -103,7 +101,7 @@ class Stepped:
 
 class Stepper:
     """
-    What a worker needs for itself: an optimiser, and memory for the adapted matrices of a group of tasks.
+    What a worker needs for itself: an optimiser, and `buffers` for the adapted matrices of a group of tasks.
 
     # Parameters
 
@@ -115,18 +113,10 @@ class Stepper:
     def __init__(self, update: InnerUpdate, parameters: NamedParameters) -> None:
         self.update = update
         self._parameters = parameters
-        self._buffers: Buffers = {}
+        self.buffers = Buffers(parameters)
 
     def step(
         self, recording: Recording, first: int, num_tasks: int, start: Optional[Stepped], last: bool
     ) -> Stepped:
         """The values after a step from `start`, written over its values; see [`Stepped`](#stepped)."""
-        return Stepped(self.update, self._parameters, recording, first, num_tasks, start, last, self._buffers)
-
-
-def _buffer(buffers: Buffers, key: tuple[int, int], like: torch.Tensor) -> torch.Tensor:
-    buffer = buffers.get(key)
-    # The model may have moved since.
-    if buffer is None or (buffer.dtype, buffer.device) != (like.dtype, like.device):
-        buffer = buffers[key] = torch.empty_like(like)
-    return buffer
+        return Stepped(self.update, self._parameters, recording, first, num_tasks, start, last, self.buffers)
