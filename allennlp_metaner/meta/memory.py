@@ -30,7 +30,8 @@ class Buffers:
         if key not in self._pieces:
             self._pieces[key] = torch.empty(self._ends[-1], dtype=like.dtype, device=like.device)
         end = self._ends[number]
-        return self._pieces[key][end - like.numel() : end].view(like.shape)
+        # By `data`, autograd does not take it for changed when another part of the piece is.
+        return self._pieces[key][end - like.numel() : end].view(like.shape).data
 
     def clear(self) -> None:
         """Give all memory back."""

@@ -328,7 +328,7 @@ class TestManyTasks:
         algorithm: Callable[..., FirstOrderMaml],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """Their first gradients are computed twice, with the same result."""
+        """Their first gradients are computed twice, task by task, with the same result; no memory is kept."""
         kept = []
         made = inner_loop_module.inner_update
 
@@ -341,8 +341,11 @@ class TestManyTasks:
         theirs = added_up(expected, parameters)
         for large in (10**9, 0):
             monkeypatch.setattr(inner_loop_module, "LARGE", large)
-            found = algorithm("adam", self.NUM_STEPS)(model, parameters, tasks, seed=0).gradient
+            maml = algorithm("adam", self.NUM_STEPS)
+            found = maml(model, parameters, tasks, seed=0).gradient
             assert reference.relative_difference(found, theirs) <= TOLERANCE
+            for stepper in maml._inner_loop._steppers:
+                assert bool(stepper.buffers._pieces) == (large > 0)
         assert set(kept[: len(kept) // 2]) == {True} and kept[-1] is False
 
     def test_single_precision(
