@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, Optional
 
 import torch
@@ -13,7 +12,7 @@ from allennlp.training.optimizers import AdamOptimizer
 
 from allennlp_metaner.meta.inner_loop import Adapted, InnerLoop
 from allennlp_metaner.meta.parameters import NamedParameters, preserved, trainable_parameters
-from allennlp_metaner.meta.replacing import Halves, NotSeparableError, Values
+from allennlp_metaner.meta.replacing import Halves, Values
 from allennlp_metaner.meta.valued import with_values
 from allennlp_metaner.nn.joined import joined, num_sentences
 
@@ -118,18 +117,8 @@ def _label(
     values: Values,
     halves: Optional[Halves],
 ) -> list[dict[str, Any]]:
-    try:
-        with with_values(parameters, values, [num_sentences(query) for query in queries], halves):
-            return _apart(model(**joined(queries)), len(queries))
-    except NotSeparableError:
-        return [
-            _label(model, parameters, [query], partial(_of_task, values, task), halves)[0]
-            for task, query in enumerate(queries)
-        ]
-
-
-def _of_task(values: Values, task: int, _: int, number: int) -> torch.Tensor:
-    return values(task, number)
+    with with_values(parameters, values, [num_sentences(query) for query in queries], halves):
+        return _apart(model(**joined(queries)), len(queries))
 
 
 def _apart(output: dict[str, Any], num_queries: int) -> list[dict[str, Any]]:

@@ -1,7 +1,8 @@
 """The inner update: a few optimiser steps on a support set."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from queue import SimpleQueue
 from typing import NamedTuple, Optional, TypeVar
 
@@ -11,10 +12,11 @@ from allennlp.common.checks import ConfigurationError
 from allennlp.training.optimizers import AdamOptimizer, Optimizer
 
 from allennlp_metaner.meta.inner_update import inner_update
-from allennlp_metaner.meta.memory import give_back_free_memory
+from allennlp_metaner.meta.memory import give_back_free_memory, no_garbage_collection
 from allennlp_metaner.meta.parameters import NamedParameters
 from allennlp_metaner.meta.passes import Batch, Learner, SupportPasses
-from allennlp_metaner.meta.replacing import Halves, Values, halves_of
+from allennlp_metaner.meta.recording import Recording
+from allennlp_metaner.meta.replacing import Halves, NotSeparableError, Values, halves_of
 from allennlp_metaner.meta.stepping import Stepped, Stepper
 from allennlp_metaner.meta.workers import Workers
 from allennlp_metaner.nn.joined import longest, num_subwords
@@ -58,7 +60,7 @@ class Adapted(NamedTuple):
     generator : `torch.Generator`
         For the random numbers of what comes next.
     queries : `Sequence[Batch]`
-        The queries of the tasks, prepared where they come one by one.
+        The queries of the tasks; prepared if each task's values are in memory.
     halves : `Halves`, optional (default = `None`)
         If given, for [`with_values`](./valued.md#with_values).
     """
@@ -68,6 +70,12 @@ class Adapted(NamedTuple):
     generator: torch.Generator
     queries: Sequence[Batch] = ()
     halves: Optional[Halves] = None
+
+    def alone(self, position: int) -> "Adapted":
+        """Of the one task at this position."""
+        values = partial(_of_task, self.values, position)
+        queries = self.queries[position : position + 1]
+        return Adapted([self.tasks[position]], values, self.generator, queries, self.halves)
 
 
 class InnerLoop(FromParams):
@@ -86,8 +94,8 @@ class InnerLoop(FromParams):
     num_steps : `int`, optional (default = `2`)
         The number of steps, at least 1.
     chunk_size : `int`, optional (default = `256`)
-        How many subwords go through the first step together. Activations take memory
-        in proportion; the result does not depend on it, but for rounding and the random numbers of dropout.
+        How many subwords go through the first step together. Activations take memory in proportion; the
+        result does not depend on it, but for rounding and the random numbers of dropout.
     group_size : `int`, optional (default = `None`)
         How many tasks of a chunk go through later steps and the query together. Each needs memory for two
         copies of the trainable parameters, its values and its first gradients. `None`: as many as have values
@@ -151,7 +159,8 @@ class InnerLoop(FromParams):
         # Parameters
 
         use : `Callable[[Adapted], R]`
-            What is done with the adapted parameters, possibly at the same time in several threads.
+            What is done with the adapted parameters, possibly at the same time in several threads. If it
+            raises `NotSeparableError` for several tasks, it is called again for each alone.
         model : `Learner`
         parameters : `NamedParameters`
             The trainable parameters of the model.
@@ -162,7 +171,7 @@ class InnerLoop(FromParams):
         together : `bool`, optional (default = `True`)
             If true, if there are queries, and if the inner loop is a single step, `use` gets many tasks with
             queries of like length at once, for one forward pass; a layer's adapted values then exist only
-            while they are needed. Otherwise it gets one task at a time.
+            while they are needed. Otherwise it gets the tasks of a group, whose values are all in memory.
         max_loss_weight : `float`, optional (default = `None`)
             lambda of Eq. 13; `None` means the model's own.
         learning_rate_scale : `float`, optional (default = `1.0`)
@@ -202,7 +211,7 @@ class InnerLoop(FromParams):
                     found = self._at_once(stepper, passes, chunk, queries)
                 else:
                     found = self._in_groups(stepper, passes, chunk, None if together else queries)
-                return [(adapted.tasks, use(adapted)) for adapted in found]
+                return [result for adapted in found for result in _used(use, adapted)]
             finally:
                 idle.put(stepper)
 
@@ -210,7 +219,8 @@ class InnerLoop(FromParams):
         # Such as that of the last gradient, which the workers' threads have no use for.
         self._give_back_memory(parameters)
         try:
-            results = self._workers.map(work, chunks, seeds, model, at_a_time)
+            with no_garbage_collection():
+                results = self._workers.map(work, chunks, seeds, model, at_a_time)
         finally:
             self._give_back_memory(parameters)
         return [result for of_chunk in results for result in of_chunk]
@@ -222,12 +232,33 @@ class InnerLoop(FromParams):
         for tasks, recording in passes.first(chunk):
             for first in range(0, len(tasks), most):
                 group = tasks[first : first + most]
-                again, prepared = passes.prepared(group, self.num_steps - 1, queries)
-                values = stepper.step(recording, first, len(group), None, last=not again)
-                for number, supports in enumerate(again, start=1):
-                    own = passes.record(supports, values)
-                    values = stepper.step(own, 0, len(group), values, last=number == len(again))
-                yield Adapted(group, values, passes.generator, prepared)
+                try:
+                    found: Iterable[Adapted] = [
+                        self._after_all_steps(stepper, passes, recording, first, group, queries)
+                    ]
+                except NotSeparableError:
+                    # One after the other, when they are asked for: they share the memory of the first.
+                    found = (
+                        self._after_all_steps(stepper, passes, recording, first + n, [task], queries)
+                        for n, task in enumerate(group)
+                    )
+                yield from found
+
+    def _after_all_steps(
+        self,
+        stepper: Stepper,
+        passes: SupportPasses,
+        recording: Recording,
+        first: int,
+        group: list[int],
+        queries: Optional[Sequence[Batch]],
+    ) -> Adapted:
+        again, prepared = passes.prepared(group, self.num_steps - 1, queries)
+        values = stepper.step(recording, first, len(group), None, last=not again)
+        for number, supports in enumerate(again, start=1):
+            own = passes.record(supports, values)
+            values = stepper.step(own, 0, len(group), values, last=number == len(again))
+        return Adapted(group, values, passes.generator, prepared)
 
     def _at_once(
         self, stepper: Stepper, passes: SupportPasses, chunk: list[int], queries: Sequence[Batch]
@@ -247,29 +278,23 @@ class InnerLoop(FromParams):
 
     def _chunks(self, supports: Sequence[Batch], others: Sequence[Batch]) -> list[list[int]]:
         """
-        Tasks of like length, the longest first, and chunks of like work. Their number is even, for two CPU
-        cores, and does not depend on the number of workers, since random numbers depend on it.
+        Tasks of like length, the longest first, in chunks of like work. If there are several, their number
+        is even, for two CPU cores, as long as that is no more than there are tasks. It does not depend on the
+        number of workers, since random numbers depend on it.
         """
         sizes = list(map(num_subwords, supports))
         lengths = [max(longest(s), longest(o)) for s, o in zip(supports, others, strict=True)]
         order = sorted(range(len(supports)), key=lambda task: (-lengths[task], task))
-        num_chunks = -(-sum(sizes) // self._chunk_size)
-        num_chunks += num_chunks % 2 if num_chunks > 1 else 0
         work = [
             size + num_subwords(other) + WORK_OF_A_TASK for size, other in zip(sizes, others, strict=True)
         ]
-        chunks: list[list[int]] = []
-        room = done = 0
-        for task in order:
-            # In the middle of its work, a task is in the chunk that is due.
-            due = (done + work[task] / 2) * num_chunks // sum(work)
-            if due >= len(chunks) or sizes[task] > room:
-                chunks.append([])
-                room = self._chunk_size
-            chunks[-1].append(task)
-            room -= sizes[task]
-            done += work[task]
-        return chunks
+        num_chunks = -(-sum(sizes) // self._chunk_size)
+        while True:
+            num_chunks = min(num_chunks + (num_chunks % 2 if num_chunks > 1 else 0), len(order))
+            chunks = _split(order, work, num_chunks)
+            if all(len(c) == 1 or sum(sizes[task] for task in c) <= self._chunk_size for c in chunks):
+                return chunks
+            num_chunks += 1
 
     def _most_at_a_time(self, parameters: NamedParameters) -> int:
         if parameters[0][1].device.type != "cpu":
@@ -294,6 +319,34 @@ class InnerLoop(FromParams):
             optimizer = self._optimizer.construct(model_parameters=parameters)
             update = inner_update(optimizer, parameters, keeps_gradients)
             self._steppers.append(Stepper(update, parameters))
+
+
+def _used(use: Callable[[Adapted], R], adapted: Adapted) -> list[tuple[list[int], R]]:
+    try:
+        return [(adapted.tasks, use(adapted))]
+    except NotSeparableError:
+        if len(adapted.tasks) == 1:
+            raise
+        return [([task], use(adapted.alone(position))) for position, task in enumerate(adapted.tasks)]
+
+
+def _of_task(values: Values, task: int, _: int, number: int) -> torch.Tensor:
+    return values(task, number)
+
+
+def _split(order: list[int], work: list[int], num_chunks: int) -> list[list[int]]:
+    """`order` in so many parts of like work, none of them empty."""
+    chunks: list[list[int]] = []
+    done = 0
+    for position, task in enumerate(order):
+        # In the middle of its work, a task is in the chunk that is due.
+        due = (done + work[task] / 2) * num_chunks > len(chunks) * sum(work)
+        missing = num_chunks - len(chunks)
+        if missing and (due or len(order) - position <= missing):
+            chunks.append([])
+        chunks[-1].append(task)
+        done += work[task]
+    return chunks
 
 
 def _num_bytes(parameters: NamedParameters) -> int:

@@ -16,8 +16,8 @@ U = TypeVar("U", bound="type[InnerUpdate]")
 class InnerUpdate:
     """
     Updates one parameter after the other, each as soon as its gradient is known and while it is in the CPU's
-    cache. No task needs all of its gradients, or a snapshot to go back to, in memory. Several tasks may take
-    their steps in turns.
+    cache. No task needs a snapshot to go back to, and only with `keeps_gradients` one of its gradients.
+    Several tasks may take their steps in turns.
 
     This class serves any PyTorch optimiser. Its subclasses know the first step of one optimiser from a fresh
     state in closed form, so that it needs no state at all; see [`inner_update`](#inner_update).
@@ -75,9 +75,13 @@ class InnerUpdate:
         learning_rate_scale : `float`
             A factor on the learning rate, for warm-up and decay.
         """
-        self._state.clear()
+        self.forget()
         for group, unscaled in self._unscaled:
             group["lr"] = unscaled * learning_rate_scale
+
+    def forget(self) -> None:
+        """All tasks are at their end, also where a block has not made its last step: nothing asked for it."""
+        self._state.clear()
 
     def __call__(
         self,

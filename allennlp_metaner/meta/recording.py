@@ -25,8 +25,9 @@ Product = Callable[[Optional[torch.Tensor], torch.Tensor], torch.Tensor]
 
 class _Use(NamedTuple):
     """
-    One use of a parameter in a forward pass. Shapes: `(num_sentences, ..., size)`; the gradient is `product`
-    of the two with all but the last dimension flattened. `rows` are those of each task.
+    One use of a parameter in a forward pass. The gradient is `product` of the two tensors with all but the
+    last dimension flattened. They have a row a sentence, or a row a packed subword; `rows` are those of each
+    task.
     """
 
     product: Product
@@ -196,7 +197,7 @@ def record(
     # Raises
 
     `NotSeparableError`, if there are several tasks and the model uses a trainable parameter elsewhere than in
-    linear layers, layer normalisation and embeddings, or not with one row a sentence.
+    linear layers, layer normalisation and embeddings, or not with one row a sentence or packed subword.
     """
     recording = Recording(parameters)
     with torch.enable_grad(), _Recorded(recording, parameters, values, sizes, generator, halves) as mode:

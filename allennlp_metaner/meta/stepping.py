@@ -32,7 +32,8 @@ class Stepped:
     last : `bool`, optional (default = `True`)
         Whether no other step follows.
     buffers : `Buffers`, optional (default = `None`)
-        Where matrices are kept. `None`: nowhere, they are computed whenever they are asked for.
+        Where matrices are kept. `None`, for a last step only: nowhere, they are computed whenever they are
+        asked for.
     halves : `Halves`, optional (default = `None`)
         For what is in it, the values are the change that the step makes, in lower precision.
     """
@@ -118,5 +119,10 @@ class Stepper:
     def step(
         self, recording: Recording, first: int, num_tasks: int, start: Optional[Stepped], last: bool
     ) -> Stepped:
-        """The values after a step from `start`, written over its values; see [`Stepped`](#stepped)."""
+        """
+        The values after a step from `start`, written over its values; see [`Stepped`](#stepped). Without a
+        start, other tasks begin.
+        """
+        if start is None:
+            self.update.forget()
         return Stepped(self.update, self._parameters, recording, first, num_tasks, start, last, self.buffers)

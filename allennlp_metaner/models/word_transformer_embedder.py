@@ -25,6 +25,9 @@ class WordTransformerEmbedder(TokenEmbedder):
     predecessor in front; every subword has the vector that the window owning it gives
     ([`windows`](../data/windows.md)). Nothing is truncated.
 
+    BERT, RoBERTa and XLM-R run without padding ([`Packing`](../nn/packing.md)), through the modules of their
+    layers, so that hooks on a whole layer or on its attention see nothing.
+
     Registered as a `TokenEmbedder` with name "word_transformer".
 
     # Parameters
@@ -158,7 +161,7 @@ class WordTransformerEmbedder(TokenEmbedder):
     def _is_like_bert(self) -> bool:
         transformer = self._embedder.transformer_model
         return (
-            isinstance(transformer, LIKE_BERT)
+            type(transformer) in LIKE_BERT
             and getattr(transformer.config, "position_embedding_type", "absolute") == "absolute"
             and not transformer.config.is_decoder
             and not transformer.encoder.gradient_checkpointing

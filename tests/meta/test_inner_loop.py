@@ -13,6 +13,8 @@ from allennlp.common import Lazy, Params
 from allennlp.common.checks import ConfigurationError
 from allennlp.data import TensorDict
 from allennlp.training.optimizers import AdamOptimizer, AdamWOptimizer, SgdOptimizer
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from allennlp_metaner.meta import inner_loop as inner_loop_module
 from allennlp_metaner.meta.adapter import Adapter
@@ -20,7 +22,7 @@ from allennlp_metaner.meta.factors import Linear
 from allennlp_metaner.meta.inner_loop import Adapted, InnerLoop
 from allennlp_metaner.meta.meta_gradient import FirstOrderMaml
 from allennlp_metaner.meta.parameters import trainable_parameters
-from allennlp_metaner.meta.recording import Recording
+from allennlp_metaner.meta.recording import Recording, record
 from allennlp_metaner.models.max_loss_tagger import MaxLossTagger
 from allennlp_metaner.tasks.task_field import Task
 
@@ -252,13 +254,23 @@ class TestCalls:
             found = calls_of(InnerLoop(chunk_size=10_000), model, supports)
             assert list(map(len, found)) == expected
 
-    def test_chunks_are_of_like_work(self, make_tasks: TaskMaker, model: MaxLossTagger) -> None:
-        """And their number is even."""
-        supports = [task["support"] for task in make_tasks(16, 2)]
-        for chunk_size in (60, 100, 150):
-            found = calls_of(InnerLoop(chunk_size=chunk_size), model, supports)
-            assert len(found) % 2 == 0
-            assert max(map(len, found)) <= 2 * min(map(len, found))
+    @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(
+        lengths=st.lists(st.integers(1, 60), min_size=1, max_size=40),
+        chunk_size=st.integers(1, 400),
+    )
+    def test_chunks_are_of_like_work(self, lengths: list[int], chunk_size: int) -> None:
+        """All tasks, the longest first, no more subwords than asked for, and an even number."""
+        batches = [{"mask": torch.ones(1, length, dtype=torch.bool)} for length in lengths]
+        chunks = InnerLoop(chunk_size=chunk_size)._chunks(batches, batches)
+        found = [lengths[task] for chunk in chunks for task in chunk]
+        assert found == sorted(lengths, reverse=True)
+        assert sorted(task for chunk in chunks for task in chunk) == list(range(len(lengths)))
+        assert all(len(c) == 1 or sum(lengths[task] for task in c) <= chunk_size for c in chunks)
+        assert len(chunks) in (1, len(lengths)) or len(chunks) % 2 == 0
+        work = [sum(2 * lengths[task] + inner_loop_module.WORK_OF_A_TASK for task in c) for c in chunks]
+        largest = 2 * max(lengths) + inner_loop_module.WORK_OF_A_TASK
+        assert max(work) - min(work) <= 2 * largest
 
     @pytest.mark.parametrize("chunk_size", [1, 40, 150])
     def test_chunks_are_no_larger_than_asked_for(
@@ -505,3 +517,51 @@ def test_hooks_see_one_pass_at_a_time(model: MaxLossTagger, tasks: list[Task]) -
         return order
 
     assert run() == run()
+
+
+class Skipping(torch.nn.Module):
+    """Some batches pass a layer by."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = (torch.nn.Linear(4, 4).double() for _ in range(2))
+
+    def prepared(self, batches: Any) -> Any:
+        return batches
+
+    def losses(self, batches: Any, max_loss_weight: float | None = None) -> torch.Tensor:
+        inputs = torch.cat([batch["inputs"] for batch in batches])
+        hidden = self.first(inputs).tanh()
+        if not batches[0]["skips"][0]:
+            hidden = hidden + self.second(hidden)
+        sizes = [len(batch["inputs"]) for batch in batches]
+        return torch.stack([part.square().sum() for part in hidden.split(sizes)])
+
+
+def test_parameters_that_the_query_does_not_use() -> None:
+    """Nobody asks for their last step; the next group starts afresh all the same."""
+    torch.manual_seed(0)
+    model = Skipping()
+
+    def batch(skips: bool) -> dict[str, Any]:
+        mask = torch.ones(2, 1, dtype=torch.bool)
+        return {"inputs": torch.randn(2, 4).double(), "skips": [skips] * 2, "mask": mask}
+
+    supports, queries = [batch(False) for _ in range(2)], [batch(True), batch(False)]
+
+    def losses(tasks: list[int]) -> list[float]:
+        loop = InnerLoop(Lazy(AdamOptimizer, lr=0.05), chunk_size=10_000, group_size=1)
+        parameters = trainable_parameters(model)
+        found = loop.map(
+            lambda adapted: record(
+                lambda: model.losses(adapted.queries), parameters, [2], adapted.values, adapted.generator
+            )[0].item(),
+            model,
+            parameters,
+            [supports[task] for task in tasks],
+            [queries[task] for task in tasks],
+            together=False,
+        )
+        return [loss for _, loss in sorted(found)]
+
+    assert losses([0, 1])[1] == pytest.approx(losses([1])[0], rel=1e-12)

@@ -464,6 +464,30 @@ class TestFallbacks:
         assert min(lengths) <= 9 < max(lengths)
         assert difference_from_reference(model, tasks) <= TOLERANCE
 
+    @pytest.mark.parametrize("num_steps", [1, 2])
+    def test_only_a_query_is_longer_than_the_window(
+        self,
+        make_tagger: TaggerMaker,
+        make_tasks: TaskMaker,
+        difference_from_reference: Callable[..., float],
+        num_steps: int,
+    ) -> None:
+        """The support sets share their passes, and the queries cannot."""
+
+        def length(sentence: Any) -> int:
+            return sentence["tokens"]["tokens"]["token_ids"].size(1)
+
+        sentences = sorted((task["support"] for task in make_tasks(8, 1)), key=length)
+        tasks = [
+            {"support": sentence, "query": query}
+            for sentence, query in zip(sentences[:3], [*sentences[1:3], sentences[-1]], strict=True)
+        ]
+        longest = length(sentences[2])
+        assert longest < length(sentences[-1])
+        embedder = {"max_length": longest, "context": 2}
+        model = make_tagger(max_loss_weight=LAMBDA, embedder=embedder).eval()
+        assert difference_from_reference(model, tasks, num_steps=num_steps) <= TOLERANCE
+
     @pytest.mark.parametrize("frozen_layers", [0, 3, 5])
     def test_frozen_layers(
         self,
@@ -659,6 +683,7 @@ class TestMutations:
             return original(self, recording, first, num_tasks, start, last=False)
 
         monkeypatch.setattr(inner_loop_module.Stepper, "step", remembering)
+        monkeypatch.setattr(InnerUpdate, "forget", lambda self: None)
         assert off(group_size=1) > FAR_OFF
 
     @pytest.mark.parametrize("optimizer", ["adam", "bert_adam"])
