@@ -93,7 +93,7 @@ class InnerLoop(FromParams):
         Any registered AllenNLP optimiser. Adam, AdamW, BertAdam and plain SGD are fastest.
     num_steps : `int`, optional (default = `2`)
         The number of steps, at least 1.
-    chunk_size : `int`, optional (default = `256`)
+    chunk_size : `int`, optional (default = `384`)
         How many subwords go through the first step together. Activations take memory in proportion; the
         result does not depend on it, but for rounding and the random numbers of dropout.
     group_size : `int`, optional (default = `None`)
@@ -116,7 +116,7 @@ class InnerLoop(FromParams):
         self,
         optimizer: Lazy[Optimizer] = Lazy(AdamOptimizer, lr=3e-5),
         num_steps: int = 2,
-        chunk_size: int = 256,
+        chunk_size: int = 384,
         group_size: Optional[int] = None,
         num_workers: Optional[int] = None,
         dtype: str = "float32",
