@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from allennlp_metaner.meta.factors import Embedding, Keep, LayerNorm, Linear
 from allennlp_metaner.meta.parameters import NamedParameters
-from allennlp_metaner.meta.replacing import Halves, Replacing, Values, slices
+from allennlp_metaner.meta.replacing import Halves, OfTasks, Replacing, Values, slices
 from allennlp_metaner.nn.linear import linear
 
 Product = Callable[[Optional[torch.Tensor], torch.Tensor], torch.Tensor]
@@ -280,30 +280,10 @@ class _Recorded(Replacing):
         keep = self._recording._keep(rows, (number, _table(len(weight), padding)))
         return Embedding.apply(inputs, self._of_tasks(number), rows, self.anchor, keep)
 
-    def _of_all(self, tensor: Any) -> Sequence[Any]:
-        """A tensor that may be a parameter: its value for each task, or a single one for all."""
-        number = self._numbers.get(id(tensor))
-        return [tensor] if number is None else self._of_tasks(number)
-
     def _of_tasks(self, number: int) -> Sequence[torch.Tensor]:
         if self._values is None:
             return [self._own[number]]
-        return _OfTasks(self._values, number, self._num_tasks)
-
-
-class _OfTasks(Sequence[torch.Tensor]):
-    """The values of one parameter. They are asked for one by one, when they are needed."""
-
-    def __init__(self, values: Values, number: int, num_tasks: int) -> None:
-        self._values, self._number, self._num_tasks = values, number, num_tasks
-
-    def __len__(self) -> int:
-        return self._num_tasks
-
-    def __getitem__(self, task: Any) -> Any:
-        if not 0 <= task < self._num_tasks:
-            raise IndexError(task)
-        return self._values(task, self._number)
+        return OfTasks(self._values, number, self._num_tasks)
 
 
 def _by_row(values: Sequence[torch.Tensor], sizes: Sequence[int], inputs: torch.Tensor) -> torch.Tensor:

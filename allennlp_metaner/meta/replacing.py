@@ -58,6 +58,21 @@ def _has_options(
     return max_norm is not None or scale_grad_by_freq or sparse
 
 
+class OfTasks(Sequence[torch.Tensor]):
+    """The values of one parameter. They are asked for one by one, when they are needed."""
+
+    def __init__(self, values: Values, number: int, num_tasks: int) -> None:
+        self._values, self._number, self._num_tasks = values, number, num_tasks
+
+    def __len__(self) -> int:
+        return self._num_tasks
+
+    def __getitem__(self, task: Any) -> Any:
+        if not 0 <= task < self._num_tasks:
+            raise IndexError(task)
+        return self._values(task, self._number)
+
+
 class Replacing(TorchFunctionMode):
     """A context in which something else stands for each of the parameters."""
 
@@ -126,6 +141,15 @@ class Replacing(TorchFunctionMode):
         if self._num_tasks > 1 and inputs.size(1) == inputs.size(0):
             raise NotSeparableError("" if number is None else self._names[number])
         return rows
+
+    def _of_all(self, tensor: Any) -> Sequence[Any]:
+        """A tensor that may be a parameter: its value for each task, or a single one for all."""
+        number = self._numbers.get(id(tensor))
+        return [tensor] if number is None else self._of_tasks(number)
+
+    def _of_tasks(self, number: int) -> Sequence[torch.Tensor]:
+        """What a parameter has in this pass: a value for each task, or a single one for all."""
+        raise NotImplementedError
 
     def _linear(
         self, inputs: torch.Tensor, weight: torch.Tensor, bias: Optional[torch.Tensor] = None

@@ -7,8 +7,9 @@ from typing import Any, Optional
 import torch
 from torch.nn import functional
 
+from allennlp_metaner.meta.factors import by_task
 from allennlp_metaner.meta.parameters import NamedParameters
-from allennlp_metaner.meta.replacing import Halves, Replacing, Values
+from allennlp_metaner.meta.replacing import Halves, OfTasks, Replacing, Values
 from allennlp_metaner.nn.linear import linear
 
 
@@ -105,14 +106,11 @@ class _Valued(Replacing):
     ) -> torch.Tensor:
         if id(weight) not in self._numbers and id(bias) not in self._numbers:
             return function(inputs, weight, bias)
-        if self._num_tasks == 1:
-            return function(inputs, self._value(0, weight), self._value(0, bias))
-        return torch.cat(
-            [
-                function(inputs[rows], self._value(task, weight), self._value(task, bias))
-                for task, rows in enumerate(self._rows(inputs, self._numbers.get(id(weight))))
-            ]
-        )
+        rows = self._rows(inputs, self._numbers.get(id(weight)))
+        return by_task(function, rows, inputs, self._of_all(weight), self._of_all(bias))
+
+    def _of_tasks(self, number: int) -> Sequence[torch.Tensor]:
+        return OfTasks(self._values, number, self._num_tasks)
 
     def _value(self, task: int, tensor: Any) -> Any:
         number = self._numbers.get(id(tensor))
