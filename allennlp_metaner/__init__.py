@@ -12,7 +12,7 @@ from allennlp_metaner.models import max_loss_tagger, word_transformer_embedder
 from allennlp_metaner.nn import span_f1
 from allennlp_metaner.predictors import adapting_predictor
 from allennlp_metaner.retrieval import sentence_encoder, similarity_index
-from allennlp_metaner.settings import set_defaults
+from allennlp_metaner.settings import set_defaults, set_matmul_precision
 from allennlp_metaner.tasks import pseudo_task_reader
 from allennlp_metaner.training import atomic_checkpointer, bert_adam, meta_trainer
 
@@ -41,3 +41,4 @@ __all__ = [
 ]
 
 set_defaults()
+set_matmul_precision()
