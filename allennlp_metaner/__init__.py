@@ -14,7 +14,7 @@ from allennlp_metaner.predictors import adapting_predictor
 from allennlp_metaner.retrieval import sentence_encoder, similarity_index
 from allennlp_metaner.settings import set_defaults, set_matmul_precision
 from allennlp_metaner.tasks import pseudo_task_reader
-from allennlp_metaner.training import atomic_checkpointer, bert_adam, meta_trainer
+from allennlp_metaner.training import atomic_checkpointer, bert_adam, fused_adam, meta_trainer
 
 __all__ = [
     "adapting_evaluator",
@@ -26,6 +26,7 @@ __all__ = [
     "entity_masking_indexer",
     "errors",
     "experiment",
+    "fused_adam",
     "max_loss_tagger",
     "meta_gradient",
     "meta_trainer",

@@ -228,7 +228,7 @@ class MaxLossTagger(Model):
         ]
 
     def _logits(self, tokens: TextFieldTensors) -> torch.Tensor:
-        with fast_linear():
+        with fast_linear(self.classifier.weight.device):
             return self.classifier(self.dropout(self.text_field_embedder(tokens)))
 
     def _loss(

@@ -70,7 +70,8 @@ def input_first(func: Any, args: Any, kwargs: Any) -> tuple[Any, dict[str, Any]]
 
 class FastLinear(TorchFunctionMode):
     """
-    A context in which linear layers run through [`linear`](#linear), where no gradient is wanted.
+    A context in which linear layers run through [`linear`](#linear), where no gradient is wanted, and dropout
+    draws little.
 
     # Parameters
 
@@ -94,14 +95,19 @@ class FastLinear(TorchFunctionMode):
 
 
 @contextmanager
-def fast_linear() -> Iterator[None]:
+def fast_linear(device: torch.device) -> Iterator[None]:
     """
-    [`FastLinear`](#fastlinear) where that is faster, no gradient is wanted, and nothing else decides over
-    the layers: neither `torch.autocast` nor [`with_values`](../meta/valued.md#with_values).
+    [`FastLinear`](#fastlinear) for a model on `device` where that is faster and nothing else decides over the
+    layers: neither `torch.autocast` nor [`with_values`](../meta/valued.md#with_values). Without gradients, it
+    is the linear layers that are faster, with gradients the dropout of a model in training on the CPU, which
+    draws from PyTorch's global generator.
     """
     others = torch._C._len_torch_function_stack() or torch.is_autocast_enabled("cpu")
-    if torch.is_grad_enabled() or others or not prefers_onednn():
-        yield
-    else:
+    if not others and torch.is_grad_enabled() and device.type == "cpu":
+        with FastLinear(torch.default_generator):
+            yield
+    elif not others and not torch.is_grad_enabled() and prefers_onednn():
         with FastLinear():
             yield
+    else:
+        yield

@@ -41,7 +41,7 @@ local settings = import 'settings.libsonnet';
   },
   validation_data_loader: { batch_size: 32 },
   trainer: {
-    optimizer: { type: 'adam', lr: 3e-5 },
+    optimizer: { type: 'fused_adam', lr: 3e-5 },
     validation_metric: '+f1-measure-overall',
     checkpointer: { type: 'atomic', keep_most_recent_by_count: 2 },
     callbacks: [{ type: 'tensorboard' }],

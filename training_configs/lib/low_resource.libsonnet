@@ -27,7 +27,7 @@ local settings = import 'settings.libsonnet';
   },
   include_in_archive: ['encoder'],
   trainer+: {
-    optimizer: { type: 'adam', lr: 1e-5 },
+    optimizer: { type: 'fused_adam', lr: 1e-5 },
     learning_rate_scheduler: null,
   },
 }
