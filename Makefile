@@ -13,13 +13,22 @@ KEY := $(shell { cat $(REQUIREMENTS); echo uv $(UV_VERSION); } | cksum | cut -d'
 STAMP := $(VENV)/.installed-$(KEY)
 SUPPORTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 13))
 
-.PHONY: demo test check format bench bench-quick clean
+.PHONY: help demo test check format bench bench-quick clean
+
+help:
+	@echo "make demo         build a real encoder, meta-train on English, label five other languages"
+	@echo "make test         run the tests, one process a core (PYTEST_ARGS='-n 0 tests/meta -k adapter' runs a part)"
+	@echo "make check        formatter, linter and type checker, as CI runs them"
+	@echo "make format       repair what formatter and linter can repair"
+	@echo "make bench        measure all speed figures (bench-quick: fewer)"
+	@echo "make clean        remove what the others made, but for environment and encoders"
+	@echo "Each sets up $(VENV) first if it is needed; PYTHON chooses its interpreter (3.10, 3.11 or 3.12)."
 
 demo: $(STAMP)
 	$(BIN)/python demo/run.py
 
 test: $(STAMP)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
