@@ -13,6 +13,10 @@ from torch.overrides import TorchFunctionMode
 from allennlp_metaner.nn.dropout import attention, dropout
 
 
+ROWS = 64
+"""Packed sentences come in any number of rows, of which products in training know only multiples of this."""
+
+
 @cache
 def prefers_onednn() -> bool:
     """
@@ -57,6 +61,19 @@ def linear(inputs: torch.Tensor, weight: torch.Tensor, bias: Optional[torch.Tens
     return functional.linear(inputs, weight, bias)
 
 
+def _in_few_shapes(
+    inputs: torch.Tensor, weight: torch.Tensor, bias: Optional[torch.Tensor] = None
+) -> torch.Tensor:
+    """
+    A differentiable product of a multiple of `ROWS` rows; those that are missing are zero.
+    On CPUs, products of lower precision are oneDNN's, which compiles a kernel for each shape, and keeps it.
+    """
+    missing = -inputs.size(0) % ROWS
+    if inputs.dim() != 2 or inputs.device.type != "cpu" or not missing:
+        return functional.linear(inputs, weight, bias)
+    return functional.linear(functional.pad(inputs, (0, 0, 0, missing)), weight, bias)[: inputs.size(0)]
+
+
 _WITH_INPUT = (functional.linear, functional.layer_norm, functional.embedding, functional.dropout)
 
 
@@ -87,6 +104,8 @@ class FastLinear(TorchFunctionMode):
         args, kwargs = input_first(func, args, kwargs)
         if func is functional.linear and not torch.is_grad_enabled():
             return linear(*args, **kwargs)
+        if func is functional.linear and torch.get_float32_matmul_precision() != "highest":
+            return _in_few_shapes(*args, **kwargs)
         if func is functional.dropout and self._generator is not None:
             return dropout(*args, **{**kwargs, "generator": self._generator})
         if func is functional.scaled_dot_product_attention and self._generator is not None:

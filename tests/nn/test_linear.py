@@ -233,3 +233,30 @@ class TestFastLinear:
         first.sum().backward()
         assert all(parameter.grad is not None for parameter in network.parameters())
         assert calls == []
+
+    def test_few_shapes(self, network: torch.nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+        """With lower precision, products have a multiple of some number of rows; nothing else changes."""
+        sizes: list[int] = []
+        original = functional.linear
+
+        def spy(inputs: torch.Tensor, *args: Any) -> torch.Tensor:
+            sizes.append(inputs.size(0))
+            return original(inputs, *args)
+
+        def run() -> list[torch.Tensor]:
+            network.zero_grad()
+            with fast_linear(torch.device("cpu")):
+                output = network(inputs)
+            output.pow(2).sum().backward()
+            return [output.detach(), *(p.grad for p in network.parameters() if p.grad is not None)]
+
+        network.eval().double()
+        inputs = torch.randn(5, 4, dtype=torch.float64)
+        expected = run()
+        monkeypatch.setattr(linear_module.torch, "get_float32_matmul_precision", lambda: "medium")
+        found = run()
+        for ours, theirs in zip(found, expected, strict=True):
+            assert_equal(ours, theirs)
+        monkeypatch.setattr(linear_module.functional, "linear", spy)
+        linear_module._in_few_shapes(inputs, torch.ones(3, 4, dtype=torch.float64))
+        assert sizes == [linear_module.ROWS]
