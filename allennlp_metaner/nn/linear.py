@@ -12,7 +12,6 @@ from torch.overrides import TorchFunctionMode
 
 from allennlp_metaner.nn.dropout import attention, dropout
 
-
 ROWS = 64
 """Packed sentences come in any number of rows, of which products in training know only multiples of this."""
 
