@@ -10,10 +10,11 @@ PACKAGE = Path(__file__).parents[1] / "allennlp_metaner"
 
 # What each part may import. `nn` and `data` are side by side: nothing in `data` needs `nn`, whose span metric
 # counts by the coding schemes.
-FOUNDATION = {"data", "nn", "settings"}
+FOUNDATION = {"concurrency", "data", "nn", "settings"}
 ALLOWED = {
     "settings": set[str](),
-    "data": {"settings"},
+    "concurrency": set[str](),
+    "data": {"concurrency", "settings"},
     "nn": {"data.coding", "settings"},
     "meta": FOUNDATION,
     "models": FOUNDATION | {"meta"},

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from allennlp_metaner.concurrency import exclusive
+
 if TYPE_CHECKING:
     from spacy.tokenizer import Tokenizer
 
@@ -18,6 +20,7 @@ CHINESE_OR_KANA = re.compile(
 ELISION = r"(?i:(?:[cdjlmnst]|(?:jus|lors|puis|quoi)?qu)['\u2019](?=[^\W\d_]))"
 
 
+@exclusive()
 def tokenize(text: str) -> list[tuple[str, int, int]]:
     """
     Splits raw text of any language into words and punctuation, close to how the CoNLL corpora do; Chinese

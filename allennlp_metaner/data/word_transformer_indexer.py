@@ -8,6 +8,7 @@ from allennlp.data.token_indexers.token_indexer import IndexedTokenList
 from allennlp.data.tokenizers import Token
 from allennlp.data.vocabulary import Vocabulary
 
+from allennlp_metaner.concurrency import exclusive
 from allennlp_metaner.data.pretrained_files import pretrained_path
 from allennlp_metaner.data.raw_text import CHINESE_OR_KANA
 
@@ -55,6 +56,7 @@ class WordTransformerIndexer(PretrainedTransformerMismatchedIndexer):
         self._start_ids = [token.text_id for token in tokenizer.single_sequence_start_tokens]
         self._end_ids = [token.text_id for token in tokenizer.single_sequence_end_tokens]
 
+    @exclusive()
     def tokens_to_indices(self, tokens: list[Token], vocabulary: Vocabulary) -> IndexedTokenList:
         try:
             subwords = [self._subwords[token.text] for token in tokens]  # type: ignore[index]

@@ -8,6 +8,7 @@ from allennlp.data import DataLoader
 from allennlp.evaluation import Evaluator, Serializer, SimpleEvaluator
 from allennlp.models import Model
 
+from allennlp_metaner.concurrency import exclusive
 from allennlp_metaner.data.entity_masking_indexer import refuse_masking
 from allennlp_metaner.meta.adapter import adapter_of, adapts
 
@@ -44,9 +45,11 @@ class AdaptingEvaluator(SimpleEvaluator):
         super().__init__(batch_serializer, cuda_device, postprocessor_fn_name)
         self._adapt = adapt
 
+    @exclusive()
     def __call__(self, model: Model, data_loader: DataLoader, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """
-        Evaluate a single data source, see `SimpleEvaluator`.
+        Evaluate a single data source, see `SimpleEvaluator`. The model counts what it labels, so
+        evaluations in several threads wait for each other.
 
         # Raises
 

@@ -10,6 +10,7 @@ from allennlp.common.checks import ConfigurationError
 from allennlp.models import Model
 from allennlp.training.optimizers import AdamOptimizer
 
+from allennlp_metaner.concurrency import exclusive
 from allennlp_metaner.meta.inner_loop import Adapted, InnerLoop
 from allennlp_metaner.meta.parameters import NamedParameters, preserved, trainable_parameters
 from allennlp_metaner.meta.replacing import Halves, Values
@@ -49,13 +50,15 @@ class Adapter(FromParams):
         self._dropout = dropout
         self.enabled = enabled
 
+    @exclusive()
     def label(self, model: Model, tasks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """
         Label the query of each task with the parameters adapted to its support set.
 
         Every task starts from the meta parameters. Afterwards, also after an exception, `model` is bit for
         bit what it was, see [`preserved`](./parameters.md#preserved); its metrics have seen the queries, and
-        nothing else.
+        nothing else. Callers in several threads wait for each other, see
+        [`exclusive`](../concurrency.md#exclusive).
 
         # Parameters
 

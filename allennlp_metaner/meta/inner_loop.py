@@ -11,6 +11,7 @@ from allennlp.common import FromParams, Lazy
 from allennlp.common.checks import ConfigurationError
 from allennlp.training.optimizers import AdamOptimizer, Optimizer
 
+from allennlp_metaner.concurrency import exclusive
 from allennlp_metaner.meta.inner_update import inner_update
 from allennlp_metaner.meta.memory import give_back_free_memory, no_garbage_collection
 from allennlp_metaner.meta.parameters import NamedParameters
@@ -141,6 +142,7 @@ class InnerLoop(FromParams):
         self._steppers: list[Stepper] = []
         self._workers = Workers()
 
+    @exclusive()
     def map(
         self,
         use: Callable[[Adapted], R],

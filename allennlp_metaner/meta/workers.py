@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -78,8 +80,11 @@ class Workers:
             try:
                 with ThreadPoolExecutor(at_a_time, "inner-loop", torch.set_num_threads, own_threads) as pool:
                     while jobs and (one_by_one or self._draw.get(training, True)):
-                        results.append(pool.submit(alone, *jobs.pop(0)).result())
-                    return results + watched(lambda: list(pool.map(lambda job: work(*job), jobs)))
+                        call = partial(copy_context().run, alone, *jobs.pop(0))
+                        results.append(pool.submit(call).result())
+                    # What the caller may do alone (`exclusive`), its threads may do.
+                    calls = [partial(copy_context().run, work, *job) for job in jobs]
+                    return results + watched(lambda: list(pool.map(lambda call: call(), calls)))
             finally:
                 torch.set_num_threads(num_threads)
 

@@ -13,6 +13,7 @@ from allennlp.modules import TextFieldEmbedder
 from allennlp.nn import InitializerApplicator
 from allennlp.nn.util import get_text_field_mask
 
+from allennlp_metaner.concurrency import exclusive
 from allennlp_metaner.data.sentence import LABEL_NAMESPACE
 from allennlp_metaner.meta.adapter import Adapter
 from allennlp_metaner.models.decoding import Decoder
@@ -153,6 +154,7 @@ class MaxLossTagger(Model):
             row += len(tags)
         return torch.stack(losses)
 
+    @exclusive()
     def forward(
         self,
         tokens: TextFieldTensors,
@@ -199,6 +201,7 @@ class MaxLossTagger(Model):
                 self._num_scored += len(predicted)
         return output
 
+    @exclusive()
     def get_metrics(self, reset: bool = False) -> dict[str, float]:
         """
         Phrase-level precision, recall and F1, as conlleval computes them, see `SpanF1`. Nothing while no

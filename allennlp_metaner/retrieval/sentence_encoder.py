@@ -14,6 +14,7 @@ from allennlp.common.util import int_to_device
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from allennlp_metaner.concurrency import exclusive
 from allennlp_metaner.data.pretrained_files import is_archived, max_positions, pretrained_path
 from allennlp_metaner.nn.linear import FastLinear
 
@@ -116,6 +117,7 @@ class TransformerSentenceEncoder(SentenceEncoder):
         if is_archived(self._path, serialization_dir):
             self._load()
 
+    @exclusive()
     def encode(self, sentences: Sequence[Sequence[str]]) -> np.ndarray:
         tokenizer, model = self._load()
         if not sentences:
@@ -136,6 +138,7 @@ class TransformerSentenceEncoder(SentenceEncoder):
         distinct = self._encode_ids(list(rows), model, tokenizer.pad_token_id or 0)
         return distinct[[rows[tuple(ids)] for ids in encoded["input_ids"]]]
 
+    @exclusive()
     def fingerprint(self) -> str:
         if self._fingerprint is None:
             tokenizer, model = self._load()

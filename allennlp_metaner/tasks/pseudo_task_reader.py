@@ -13,6 +13,7 @@ from allennlp.data import DatasetReader, Instance, TokenIndexer
 from allennlp.data.dataset_readers.dataset_reader import PathOrStr
 from allennlp.data.fields import MetadataField, TextField
 
+from allennlp_metaner.concurrency import exclusive
 from allennlp_metaner.data.pretrained_files import archived_name
 from allennlp_metaner.data.sentence import sentence_instance, words_and_tags
 from allennlp_metaner.retrieval.retriever import Neighbor, Retriever
@@ -127,12 +128,14 @@ class PseudoTaskReader(DatasetReader):
         `Iterator[Instance]`
             A task for each sentence, in order. Retrieval is one batch.
         """
-        pool = self.pool
-        neighbors = self._retriever.nearest(
-            pool, [words for words, _ in sentences], list(identity) or None, query_vectors
-        )
+        with exclusive():
+            # Another thread may read a file that becomes the pool.
+            pool, support = self.pool, self._pool_instances
+            neighbors = self._retriever.nearest(
+                pool, [words for words, _ in sentences], list(identity) or None, query_vectors
+            )
         for (words, tags), found in zip(sentences, neighbors, strict=True):
-            yield self._task(words, tags, pool, found)
+            yield self._task(words, tags, pool, support, found)
 
     def text_to_instance(self, words: Sequence[str], tags: Optional[Sequence[str]] = None) -> Instance:
         """A task for one sentence; see [`tasks`](#tasks) for many at once."""
@@ -147,6 +150,7 @@ class PseudoTaskReader(DatasetReader):
             text.token_indexers = self._token_indexers
 
     @property
+    @exclusive()
     def pool(self) -> SupportPool:
         """
         The labelled source sentences, read and encoded at the first use.
@@ -185,6 +189,7 @@ class PseudoTaskReader(DatasetReader):
             fingerprint=self._retriever.fingerprint(),
         )
 
+    @exclusive()
     def _set_pool(self, pool: SupportPool) -> None:
         if pool.fingerprint != self._retriever.fingerprint():
             # The archive was made with another sentence encoder than the one that queries go through now.
@@ -216,6 +221,7 @@ class PseudoTaskReader(DatasetReader):
         words: Sequence[str],
         tags: Optional[Sequence[str]],
         pool: SupportPool,
+        pool_instances: Sequence[Instance],
         neighbors: Sequence[Neighbor],
     ) -> Instance:
         query = sentence_instance(words, tags)
@@ -229,7 +235,7 @@ class PseudoTaskReader(DatasetReader):
         ]
         metadata = MetadataField({**query["metadata"].metadata, "support": support})  # type: ignore[attr-defined]
         query.fields["metadata"] = metadata
-        task = TaskField(query, [self._pool_instances[neighbor.index] for neighbor in neighbors])
+        task = TaskField(query, [pool_instances[neighbor.index] for neighbor in neighbors])
         return Instance({**query.fields, "task": task})
 
 

@@ -5,6 +5,8 @@ from typing import Any
 
 from allennlp.data import Batch, Field, Instance, Vocabulary
 
+from allennlp_metaner.concurrency import exclusive
+
 Task = dict[str, Any]
 """The tensors of a task: the batches "query" (one sentence) and "support" (K sentences)."""
 
@@ -30,7 +32,9 @@ class TaskField(Field[Any]):
         for instance in self.support:
             instance.count_vocab_items(counter)
 
+    @exclusive()
     def index(self, vocab: Vocabulary) -> None:
+        # An instance that other tasks share says that it is indexed before it is.
         for instance in (self.query, *self.support):
             instance.index_fields(vocab)
 

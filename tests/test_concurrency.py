@@ -1,0 +1,188 @@
+"""Several callers at the same time have the answers that each has alone."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, TypeVar
+
+import pytest
+import torch
+from allennlp.data.data_loaders import MultiProcessDataLoader
+from allennlp.evaluation import Evaluator
+from allennlp.models.archival import Archive
+from allennlp.predictors import Predictor
+
+from allennlp_metaner.concurrency import exclusive
+
+A = TypeVar("A")
+R = TypeVar("R")
+ROOT = Path(__file__).parents[1]
+NUM_THREADS = 8
+LINES: list[dict[str, Any]] = [
+    {"sentence": "Peter Smith won the Paris Open."},
+    {"sentence": "The Bank of Madrid said 4 percent ; María Muñoz visitó Málaga , ¿no ?"},
+    {"words": ["Anna", "Torres", "visited", "London", "on", "Monday", "."]},
+    {"sentence": "Shares of Acme fell in Berlin, Ton Landia said. It rained on Monday."},
+    {"words": ["It", "rained"]},
+    {"sentence": "Globex beat Maria Novak in the Madrid Open"},
+]
+
+
+@pytest.fixture(autouse=True)
+def two_threads() -> Iterator[None]:
+    """As the machines of users have: labelling several sentences spreads them over threads of its own."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def in_threads(function: Callable[[A], R], arguments: Sequence[A]) -> list[R]:
+    """All calls begin at the same moment."""
+    barrier = threading.Barrier(NUM_THREADS)
+
+    def call(argument: A) -> R:
+        barrier.wait(timeout=60)
+        return function(argument)
+
+    assert len(arguments) % NUM_THREADS == 0
+    with ThreadPoolExecutor(NUM_THREADS) as pool:
+        return list(pool.map(call, arguments))
+
+
+@pytest.mark.parametrize("adapt", [True, False])
+def test_predictor(tiny_archive: Archive, adapt: bool) -> None:
+    predictor = Predictor.from_archive(tiny_archive, extra_args={"adapt": adapt})
+    lines = (LINES * NUM_THREADS)[: 3 * NUM_THREADS]
+    alone = [predictor.predict_json(line) for line in lines]
+    assert sum(len(output["entities"]) for output in alone) > len(lines)
+    assert in_threads(predictor.predict_json, lines) == alone
+    batches = [lines[number : number + 3] for number in range(NUM_THREADS)]
+    together = [predictor.predict_batch_json(batch) for batch in batches]
+    assert in_threads(predictor.predict_batch_json, batches) == together
+
+
+def test_predictors_of_one_archive(tiny_archive: Archive) -> None:
+    """Adapting and not, one model serves both."""
+    predictors = [Predictor.from_archive(tiny_archive, extra_args={"adapt": n % 2 == 0}) for n in range(2)]
+    calls = [(predictors[n % 2], LINES[n % len(LINES)]) for n in range(2 * NUM_THREADS)]
+
+    def predict(call: tuple[Predictor, dict[str, Any]]) -> Any:
+        return call[0].predict_json(call[1])
+
+    assert in_threads(predict, calls) == list(map(predict, calls))
+
+
+@pytest.mark.parametrize("adapt", [True, False])
+def test_evaluator(tiny_run: SimpleNamespace, tiny_archive: Archive, tmp_path: Path, adapt: bool) -> None:
+    evaluator = Evaluator.from_params(tiny_archive.config["evaluation"].duplicate(), adapt=adapt)
+
+    def evaluate(language: str) -> tuple[dict[str, Any], str]:
+        path = tiny_run.data / f"conll2003/eng.{language}"
+        loader = MultiProcessDataLoader(tiny_archive.validation_dataset_reader, str(path), batch_size=4)
+        loader.index_with(tiny_archive.model.vocab)
+        output = tmp_path / f"{threading.get_ident()}.jsonl"
+        return evaluator(tiny_archive.model, loader, predictions_output_file=output), output.read_text(
+            "utf-8"
+        )
+
+    files = ["testa", "testb"] * (NUM_THREADS // 2)
+    alone = [evaluate(name) for name in files[:2]]
+    assert alone[0] != alone[1]
+    assert in_threads(evaluate, files) == alone * (NUM_THREADS // 2)
+
+
+def test_model(tiny_archive: Archive) -> None:
+    """The model by AllenNLP's own function, while a predictor adapts it."""
+    model, reader = tiny_archive.model, tiny_archive.validation_dataset_reader
+    predictor = Predictor.from_archive(tiny_archive)
+    words = [line.get("words") or line["sentence"].split() for line in LINES]
+
+    def label(number: int) -> Any:
+        sentence = words[number % len(words)]
+        if number % 2:
+            return predictor.predict_json({"words": sentence})
+        instance = reader.text_to_instance(sentence)
+        reader.apply_token_indexers(instance)
+        output = model.forward_on_instances([instance])[0]
+        return output["tags"], output["probabilities"], output["logits"].tolist()
+
+    numbers = list(range(2 * NUM_THREADS))
+    assert in_threads(label, numbers) == list(map(label, numbers))
+
+
+def test_exclusive() -> None:
+    """One thread at a time; those that work for whoever is in it do not wait."""
+    inside, most = 0, 0
+
+    @exclusive()
+    def enter(_: int) -> None:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        with exclusive(), ThreadPoolExecutor(1) as pool:
+            assert pool.submit(copy_context().run, exclusive()(lambda: 1)).result(timeout=60) == 1
+        inside -= 1
+
+    in_threads(enter, range(NUM_THREADS))
+    assert most == 1
+    # A copy of the context that outlives it gives no rights.
+    with exclusive():
+        context = copy_context()
+    held = threading.Event()
+
+    def late() -> None:
+        with exclusive():
+            held.set()
+
+    with exclusive():
+        thread = threading.Thread(target=context.run, args=(late,))
+        thread.start()
+        assert not held.wait(0.1)
+    thread.join(timeout=60)
+    assert held.is_set()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+@pytest.mark.parametrize("predict_before", [True, False])
+def test_fork(tiny_run: SimpleNamespace, predict_before: bool) -> None:
+    """Servers load once and fork: a child's first prediction is its parent's, and comes."""
+    script = f"""
+import json, os, threading, torch
+from allennlp.predictors import Predictor
+import allennlp_metaner
+from allennlp_metaner.concurrency import exclusive
+torch.set_num_threads(2)
+predictor = Predictor.from_path({str(tiny_run.archive)!r})
+lines = {LINES!r}
+if {predict_before}:
+    predictor.predict_batch_json(lines)
+entered = threading.Event()
+@exclusive()
+def wait():
+    entered.set()
+    threading.Event().wait(5)
+threading.Thread(target=wait, daemon=True).start()
+entered.wait()
+child = os.fork()
+if not child:
+    with open("child.json", "w") as file:
+        json.dump([predictor.predict_batch_json(lines), predictor.predict_json(lines[0])], file)
+    os._exit(0)
+outputs = [predictor.predict_batch_json(lines), predictor.predict_json(lines[0])]
+os.waitpid(child, 0)
+with open("child.json") as file:
+    theirs = json.load(file)
+assert [o["tags"] for o in theirs[0]] == [o["tags"] for o in outputs[0]]
+assert theirs[1]["tags"] == outputs[1]["tags"]
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2"}
+    subprocess.run(
+        [sys.executable, "-c", script], cwd=tiny_run.run.parent, env=environment, timeout=300, check=True
+    )
