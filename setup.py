@@ -16,6 +16,7 @@ setup(
         "matplotlib>=3.8",
         "numpy>=1.26",
         "safetensors>=0.4",
+        "sentencex>=1.0.32,<2",
         "seqeval>=1.2",
         # allennlp_models imports pkg_resources, which setuptools 81 removes.
         "setuptools<81",

@@ -1,7 +1,8 @@
 """
 Meta-learning for cross-lingual named entity recognition without labelled target data: an AllenNLP plugin.
 
-Importing the package registers all its components (`--include-package allennlp_metaner`).
+Importing the package registers all its components (`--include-package allennlp_metaner`). `NameTagger` labels
+texts with a trained model.
 """
 
 from allennlp_metaner.commands import cases, errors, experiment, neighbors, report
@@ -13,10 +14,17 @@ from allennlp_metaner.nn import span_f1
 from allennlp_metaner.predictors import adapting_predictor
 from allennlp_metaner.retrieval import sentence_encoder, similarity_index
 from allennlp_metaner.settings import set_defaults, set_matmul_precision
+from allennlp_metaner.tagging.name_tagger import NameTagger
+from allennlp_metaner.tagging.results import Document, Entity, Neighbor, Sentence
 from allennlp_metaner.tasks import pseudo_task_reader
 from allennlp_metaner.training import atomic_checkpointer, bert_adam, fused_adam, meta_trainer
 
 __all__ = [
+    "Document",
+    "Entity",
+    "NameTagger",
+    "Neighbor",
+    "Sentence",
     "adapting_evaluator",
     "adapting_predictor",
     "atomic_checkpointer",

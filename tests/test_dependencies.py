@@ -23,11 +23,13 @@ ALLOWED = {
     "training": FOUNDATION | {"meta", "models", "retrieval", "tasks"},
     "predictors": FOUNDATION | {"meta", "models", "retrieval", "tasks"},
     "evaluation": FOUNDATION | {"meta", "models", "retrieval", "tasks"},
+    # Loads archives as the commands do.
+    "tagging": FOUNDATION | {"meta", "models", "retrieval", "tasks", "predictors", "commands.loading"},
     "analysis": {"data"},
     # Knows models, readers and trainers by their registered names and AllenNLP's own functions alone.
     "experiments": {"analysis"},
     "commands": FOUNDATION
-    | {"meta", "models", "retrieval", "tasks", "predictors", "analysis", "experiments"},
+    | {"meta", "models", "retrieval", "tasks", "predictors", "tagging", "analysis", "experiments"},
     # Scripts that stand beside the rest, and that nothing else needs.
     "tools": set[str](),
 }

@@ -1,0 +1,107 @@
+"""A labelled document as CoNLL columns, as a spaCy document and as HTML."""
+
+import re
+from html import escape
+from typing import TYPE_CHECKING, Optional
+
+from allennlp.common.checks import ConfigurationError
+
+from allennlp_metaner.data.coding import spans
+from allennlp_metaner.tagging.sentences import without_surrogates
+
+if TYPE_CHECKING:
+    from spacy.tokens import Doc
+    from spacy.vocab import Vocab
+
+    from allennlp_metaner.tagging.results import Document
+
+# What a line of columns cannot hold.
+LINE_OR_COLUMN_END = re.compile(r"[\t\r\n]")
+# Light enough for displaCy's black text.
+COLORS = {"PER": "#aa9cfc", "ORG": "#7aecec", "LOC": "#ff9561", "MISC": "#e4e7d2", "DATE": "#bfe1d9"}
+
+
+def conll(document: "Document") -> str:
+    """
+    A line for each word, with the word, a tab and its BIO tag, and a blank line after each sentence: what the
+    reader "ner_columns" reads with `separator` = "\\t".
+
+    # Raises
+
+    `ConfigurationError`, if a word has a tab or a line end inside, which only words that the caller split can
+    have.
+    """
+    lines = []
+    for sentence in document.sentences:
+        for word, tag in zip(sentence.words, sentence.tags, strict=True):
+            if LINE_OR_COLUMN_END.search(word):
+                raise ConfigurationError(
+                    f"{document.name}: the word {word!r} cannot be a line of columns, since it has a tab "
+                    "or a line end inside. Write JSON instead"
+                )
+            lines.append(f"{word}\t{tag}\n")
+        lines.append("\n")
+    return "".join(lines)
+
+
+def spacy_doc(document: "Document", vocab: "Optional[Vocab]" = None) -> "Doc":
+    """
+    A spaCy document whose text is the document's, character for character, with sentence starts, entities in
+    `doc.ents`, and the confidence of each entity in `doc.user_data["metaner_confidence"]`, a dictionary by
+    start and end in characters. Blanks other than a single space after a word are tokens, as spaCy's own are.
+
+    # Parameters
+
+    document : `Document`
+    vocab : `Vocab`, optional (default = that of `spacy.blank("xx")`)
+    """
+    import spacy
+    from spacy.tokens import Doc, Span
+    from spacy.util import get_words_and_spaces
+
+    # spaCy keeps strings in UTF-8.
+    text = without_surrogates(document.text)
+    words = [text[start:end] for sentence in document.sentences for start, end in sentence.offsets]
+    words, spaces = get_words_and_spaces(words, text)
+    doc = Doc(vocab or spacy.blank("xx").vocab, words=words, spaces=spaces)
+    number_at = {token.idx: token.i for token in doc}
+    for token in doc:
+        token.is_sent_start = False
+    entities = []
+    for sentence in document.sentences:
+        numbers = [number_at[start] for start, _ in sentence.offsets]
+        doc[numbers[0]].is_sent_start = True
+        entities += [
+            Span(doc, numbers[first], numbers[last] + 1, label=label)
+            for label, first, last in spans(sentence.tags)
+        ]
+    doc.set_ents(entities)
+    doc.user_data["metaner_confidence"] = {
+        (entity.start, entity.end): entity.confidence for entity in document.entities
+    }
+    return doc
+
+
+def html(document: "Document", page: bool = False) -> str:
+    """
+    The text with its entities marked, by displaCy.
+
+    # Parameters
+
+    document : `Document`
+    page : `bool`, optional (default = `False`)
+        Whether it is a whole page, or markup for one.
+    """
+    from spacy.displacy import EntityRenderer
+
+    entities, colors = [], {}
+    for entity in document.entities:
+        # displaCy escapes texts, but not labels.
+        label = escape(f"{entity.label} {entity.confidence:.2f}")
+        entities.append({"start": entity.start, "end": entity.end, "label": label})
+        colors[label] = COLORS.get(entity.label, "#ddd")
+    text = without_surrogates(document.text)
+    rendered: str = EntityRenderer({"colors": colors}).render(
+        [{"text": text, "ents": entities, "title": None}], page=page
+    )
+    return rendered.strip()
