@@ -8,7 +8,7 @@ texts with a trained model.
 from allennlp_metaner.commands import cases, errors, experiment, neighbors, report
 from allennlp_metaner.data import column_reader, entity_masking_indexer, word_transformer_indexer
 from allennlp_metaner.evaluation import adapting_evaluator, sentence_serializer
-from allennlp_metaner.meta import meta_gradient
+from allennlp_metaner.meta import meta_gradient, query_only
 from allennlp_metaner.models import max_loss_tagger, word_transformer_embedder
 from allennlp_metaner.nn import span_f1
 from allennlp_metaner.predictors import adapting_predictor
@@ -40,6 +40,7 @@ __all__ = [
     "meta_trainer",
     "neighbors",
     "pseudo_task_reader",
+    "query_only",
     "report",
     "sentence_encoder",
     "sentence_serializer",

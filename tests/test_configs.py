@@ -17,10 +17,12 @@ from allennlp.data import Batch, DatasetReader, Instance, Vocabulary
 from allennlp.evaluation import Evaluator
 from allennlp.models import Model, load_archive
 from allennlp.predictors import Predictor
+from allennlp.training.optimizers import Optimizer
 
 from allennlp_metaner import settings
 from allennlp_metaner.evaluation.adapting_evaluator import AdaptingEvaluator
 from allennlp_metaner.meta.adapter import adapts
+from allennlp_metaner.meta.inner_update import inner_update
 
 CONFIGS = Path(__file__).parents[1] / "training_configs"
 # Overrides for an archive, and the file of METANER_DATA that each is for.
@@ -89,6 +91,22 @@ DIFFERENCES: dict[str, tuple[str, dict[str, Any]]] = {
         {
             "dataset_reader.retriever.similarity_index.type": "random",
             "validation_dataset_reader.retriever.similarity_index.type": "random",
+        },
+    ),
+    "controls/query_only": (
+        "meta_en",
+        {
+            "trainer.meta_gradient.type": "query_only",
+            "trainer.meta_gradient.inner_loop.num_steps": MISSING,
+            "trainer.meta_gradient.inner_loop.optimizer.lr": MISSING,
+            "trainer.meta_gradient.inner_loop.optimizer.type": MISSING,
+        },
+    ),
+    "controls/published_step": (
+        "meta_en",
+        {
+            "model.adapter.inner_loop.optimizer.type": "bert_adam",
+            "trainer.meta_gradient.inner_loop.optimizer.type": "bert_adam",
         },
     ),
     "controls/base_adapted": ("base_en", {"model.adapter.enabled": True}),
@@ -201,6 +219,32 @@ def test_differs_in_nothing_else(name: str, tiny_data: Path, tiny_word_encoder: 
         .replace("{encoder}", tiny_word_encoder)
     )
     assert different == expected
+
+
+def first_step(optimizer: dict[str, Any], gradient: torch.Tensor) -> torch.Tensor:
+    """What the inner loop's update with this optimiser adds to a weight of 0."""
+    parameters = [("weight", torch.nn.Parameter(torch.zeros_like(gradient)))]
+    made = Optimizer.from_params(Params(optimizer), model_parameters=parameters)
+    return inner_update(made, parameters)(0, parameters[0][1].detach(), gradient.clone)
+
+
+@pytest.mark.parametrize("lr", [1e-5, 3e-5])
+def test_inner_steps(lr: float, tmp_path: Path) -> None:
+    path = tmp_path / "steps.jsonnet"
+    path.write_text(
+        f"local steps = import '{CONFIGS}/lib/inner_steps.libsonnet';"
+        f"{{ [name]: steps[name]({lr}) for name in std.objectFieldsAll(steps) }}",
+        encoding="utf-8",
+    )
+    steps = Params.from_file(str(path)).as_dict(quiet=True)
+    gradient = torch.tensor([1e-9, -1e-7, 3e-6, -3.16e-5, 1e-3, -0.1, 0.0], dtype=torch.float64)
+    expected = {
+        "paper": [-lr * g / (abs(g) + 1e-8) for g in gradient.tolist()],
+        "published": [-(10**0.5) * lr * g / (abs(g) + 1e-6 * 1000**0.5) for g in gradient.tolist()],
+    }
+    expected["published_as_adam"] = expected["published"]
+    for name, theirs in expected.items():
+        assert first_step(steps[name], gradient).tolist() == pytest.approx(theirs, rel=1e-9)
 
 
 def test_the_papers_numbers() -> None:

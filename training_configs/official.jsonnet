@@ -1,5 +1,5 @@
 // Follows the authors' published code where it differs from the paper (docs/architecture.md lists the points).
-local bert_adam(lr) = { type: 'bert_adam', lr: lr };
+local bert_adam = (import 'lib/inner_steps.libsonnet').published;
 
 (import 'meta_en.jsonnet') + {
   training_indexer+:: { first_subword_only: true },

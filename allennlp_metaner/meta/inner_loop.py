@@ -12,6 +12,7 @@ from allennlp.common.checks import ConfigurationError
 from allennlp.training.optimizers import AdamOptimizer, Optimizer
 
 from allennlp_metaner.concurrency import exclusive
+from allennlp_metaner.meta.chunks import chunks_of
 from allennlp_metaner.meta.inner_update import inner_update
 from allennlp_metaner.meta.memory import give_back_free_memory, no_garbage_collection
 from allennlp_metaner.meta.parameters import NamedParameters
@@ -20,7 +21,6 @@ from allennlp_metaner.meta.recording import Recording
 from allennlp_metaner.meta.replacing import Halves, NotSeparableError, Values, halves_of
 from allennlp_metaner.meta.stepping import Stepped, Stepper
 from allennlp_metaner.meta.workers import Workers
-from allennlp_metaner.nn.joined import longest, num_subwords
 
 R = TypeVar("R")
 
@@ -34,9 +34,6 @@ to the system, instead of being kept."""
 
 GROUP_BYTES = 2**29
 """For the adapted parameters of a group of tasks, if the model is not large."""
-
-WORK_OF_A_TASK = 50
-"""What does not depend on its length takes as long as so many subwords."""
 
 DTYPES = ("float32", "bfloat16")
 """Of matrix products."""
@@ -196,7 +193,7 @@ class InnerLoop(FromParams):
                     "meta-training, and after the first step, weights of that precision would lose the steps"
                 )
             halves = halves_of(model)
-        chunks = self._chunks(supports, queries or supports)
+        chunks = chunks_of(supports, queries or supports, self._chunk_size)
         at_a_time = max(1, min(self._most_at_a_time(parameters), len(chunks)))
         self._prepare(parameters, at_a_time)
         idle: SimpleQueue[Stepper] = SimpleQueue()
@@ -278,26 +275,6 @@ class InnerLoop(FromParams):
                 stepper.buffers.clear()
             give_back_free_memory()
 
-    def _chunks(self, supports: Sequence[Batch], others: Sequence[Batch]) -> list[list[int]]:
-        """
-        Tasks of like length, the longest first, in chunks of like work. If there are several, their number
-        is even, for two CPU cores, as long as that is no more than there are tasks. It does not depend on the
-        number of workers, since random numbers depend on it.
-        """
-        sizes = list(map(num_subwords, supports))
-        lengths = [max(longest(s), longest(o)) for s, o in zip(supports, others, strict=True)]
-        order = sorted(range(len(supports)), key=lambda task: (-lengths[task], task))
-        work = [
-            size + num_subwords(other) + WORK_OF_A_TASK for size, other in zip(sizes, others, strict=True)
-        ]
-        num_chunks = -(-sum(sizes) // self._chunk_size)
-        while True:
-            num_chunks = min(num_chunks + (num_chunks % 2 if num_chunks > 1 else 0), len(order))
-            chunks = _split(order, work, num_chunks)
-            if all(len(c) == 1 or sum(sizes[task] for task in c) <= self._chunk_size for c in chunks):
-                return chunks
-            num_chunks += 1
-
     def _most_at_a_time(self, parameters: NamedParameters) -> int:
         if parameters[0][1].device.type != "cpu":
             return 1
@@ -334,21 +311,6 @@ def _used(use: Callable[[Adapted], R], adapted: Adapted) -> list[tuple[list[int]
 
 def _of_task(values: Values, task: int, _: int, number: int) -> torch.Tensor:
     return values(task, number)
-
-
-def _split(order: list[int], work: list[int], num_chunks: int) -> list[list[int]]:
-    """`order` in so many parts of like work, none of them empty."""
-    chunks: list[list[int]] = []
-    done = 0
-    for position, task in enumerate(order):
-        # In the middle of its work, a task is in the chunk that is due.
-        due = (done + work[task] / 2) * num_chunks > len(chunks) * sum(work)
-        missing = num_chunks - len(chunks)
-        if missing and (due or len(order) - position <= missing):
-            chunks.append([])
-        chunks[-1].append(task)
-        done += work[task]
-    return chunks
 
 
 def _num_bytes(parameters: NamedParameters) -> int:

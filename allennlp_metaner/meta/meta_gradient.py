@@ -26,6 +26,43 @@ class MetaGradientOutput(NamedTuple):
     gradient: list[torch.Tensor]
 
 
+def checked_reduction(reduction: str) -> str:
+    """
+    # Raises
+
+    `ConfigurationError`, if it is none of the `REDUCTIONS`.
+    """
+    if reduction not in REDUCTIONS:
+        raise ConfigurationError(f"reduction={reduction!r} must be one of {', '.join(REDUCTIONS)}")
+    return reduction
+
+
+def reduced(
+    loss: torch.Tensor, total: list[torch.Tensor], reduction: str, num_tasks: int
+) -> MetaGradientOutput:
+    """
+    Summed losses and gradients, or the means of so many tasks.
+
+    # Parameters
+
+    loss : `torch.Tensor`
+        The sum over the tasks.
+    total : `list[torch.Tensor]`
+        The sums of their gradients, which a mean is written over.
+    reduction : `str`
+        One of the `REDUCTIONS`.
+    num_tasks : `int`
+
+    # Returns
+
+    `MetaGradientOutput`
+    """
+    if reduction == "mean":
+        loss = loss / num_tasks
+        torch._foreach_div_(total, num_tasks)
+    return MetaGradientOutput(loss, total)
+
+
 class MetaGradient(Registrable):
     """
     An algorithm that computes the gradient for the meta update from a batch of tasks.
@@ -84,10 +121,8 @@ class FirstOrderMaml(MetaGradient):
     """
 
     def __init__(self, inner_loop: Optional[InnerLoop] = None, reduction: str = "sum") -> None:
-        if reduction not in REDUCTIONS:
-            raise ConfigurationError(f"reduction={reduction!r} must be one of {', '.join(REDUCTIONS)}")
         self._inner_loop = inner_loop or InnerLoop()
-        self._reduction = reduction
+        self._reduction = checked_reduction(reduction)
 
     def __call__(
         self,
@@ -127,8 +162,4 @@ class FirstOrderMaml(MetaGradient):
                     total.append(gradient)
                 else:
                     total[number].add_(gradient)
-        loss = torch.cat(losses).sum()
-        if self._reduction == "mean":
-            loss = loss / len(tasks)
-            torch._foreach_div_(total, len(tasks))
-        return MetaGradientOutput(loss, total)
+        return reduced(torch.cat(losses).sum(), total, self._reduction, len(tasks))

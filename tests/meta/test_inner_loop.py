@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from allennlp_metaner.meta import inner_loop as inner_loop_module
 from allennlp_metaner.meta.adapter import Adapter
+from allennlp_metaner.meta.chunks import WORK_OF_A_TASK, chunks_of
 from allennlp_metaner.meta.factors import Linear
 from allennlp_metaner.meta.inner_loop import Adapted, InnerLoop
 from allennlp_metaner.meta.meta_gradient import FirstOrderMaml
@@ -262,14 +263,14 @@ class TestCalls:
     def test_chunks_are_of_like_work(self, lengths: list[int], chunk_size: int) -> None:
         """All tasks, the longest first, no more subwords than asked for, and an even number."""
         batches = [{"mask": torch.ones(1, length, dtype=torch.bool)} for length in lengths]
-        chunks = InnerLoop(chunk_size=chunk_size)._chunks(batches, batches)
+        chunks = chunks_of(batches, batches, chunk_size)
         found = [lengths[task] for chunk in chunks for task in chunk]
         assert found == sorted(lengths, reverse=True)
         assert sorted(task for chunk in chunks for task in chunk) == list(range(len(lengths)))
         assert all(len(c) == 1 or sum(lengths[task] for task in c) <= chunk_size for c in chunks)
         assert len(chunks) in (1, len(lengths)) or len(chunks) % 2 == 0
-        work = [sum(2 * lengths[task] + inner_loop_module.WORK_OF_A_TASK for task in c) for c in chunks]
-        largest = 2 * max(lengths) + inner_loop_module.WORK_OF_A_TASK
+        work = [sum(2 * lengths[task] + WORK_OF_A_TASK for task in c) for c in chunks]
+        largest = 2 * max(lengths) + WORK_OF_A_TASK
         assert max(work) - min(work) <= 2 * largest
 
     @pytest.mark.parametrize("chunk_size", [1, 40, 150])

@@ -1,5 +1,6 @@
 // What base model and full method have in common. Hidden fields (::) are the knobs of the leaf configs.
 local corpora = import 'corpora.libsonnet';
+local inner_steps = import 'inner_steps.libsonnet';
 local settings = import 'settings.libsonnet';
 
 {
@@ -37,7 +38,7 @@ local settings = import 'settings.libsonnet';
     dropout: 0.1,
     max_loss_weight: error 'must override: lambda of Eq. 13',
     frozen_layers: 3,
-    adapter: { enabled: true, inner_loop: { optimizer: { type: 'adam', lr: 1e-5 }, num_steps: 1 } },
+    adapter: { enabled: true, inner_loop: { optimizer: inner_steps.paper(1e-5), num_steps: 1 } },
   },
   validation_data_loader: { batch_size: 32 },
   trainer: {

@@ -1,4 +1,5 @@
 // The full method: pseudo tasks, masking, max loss, first-order MAML.
+local inner_steps = import 'inner_steps.libsonnet';
 local settings = import 'settings.libsonnet';
 
 (import 'common.libsonnet') {
@@ -29,7 +30,7 @@ local settings = import 'settings.libsonnet';
     learning_rate_scheduler: { type: 'linear_with_warmup', warmup_steps: std.ceil(config.num_updates / 10) },
     meta_gradient: {
       type: 'first_order_maml',
-      inner_loop: { optimizer: { type: 'adam', lr: 3e-5 }, num_steps: 2 },
+      inner_loop: { optimizer: inner_steps.paper(3e-5), num_steps: 2 },
       reduction: 'sum',
     },
   },
