@@ -5,7 +5,7 @@ Importing the package registers all its components (`--include-package allennlp_
 texts with a trained model.
 """
 
-from allennlp_metaner.commands import cases, errors, experiment, neighbors, report
+from allennlp_metaner.commands import cases, errors, experiment, neighbors, pseudo_label, report
 from allennlp_metaner.data import column_reader, entity_masking_indexer, word_transformer_indexer
 from allennlp_metaner.evaluation import adapting_evaluator, sentence_serializer
 from allennlp_metaner.meta import meta_gradient, query_only
@@ -18,6 +18,7 @@ from allennlp_metaner.tagging.name_tagger import NameTagger
 from allennlp_metaner.tagging.results import Document, Entity, Neighbor, Sentence
 from allennlp_metaner.tasks import pseudo_task_reader
 from allennlp_metaner.training import atomic_checkpointer, bert_adam, fused_adam, meta_trainer
+from allennlp_metaner.unlabelled import reader as pseudo_label_reader
 
 __all__ = [
     "Document",
@@ -39,6 +40,8 @@ __all__ = [
     "meta_gradient",
     "meta_trainer",
     "neighbors",
+    "pseudo_label",
+    "pseudo_label_reader",
     "pseudo_task_reader",
     "query_only",
     "report",

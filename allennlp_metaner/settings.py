@@ -18,6 +18,8 @@ DEFAULTS = {
     # Low resource: the run whose model is fine-tuned, and the corpus (a name in corpora.libsonnet).
     "METANER_START": "runs/meta_en",
     "METANER_TARGET": "conll2002_es",
+    # A student: the folder that `allennlp metaner-pseudo-label` wrote.
+    "METANER_PSEUDO_LABELS": "runs/pseudo_labels",
     # The number of meta updates, the tasks (or, for the base model, sentences) of an update, and K.
     "METANER_UPDATES": "3000",
     # Of the full method: meta updates between two validations, unless there are fewer in all.

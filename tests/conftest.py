@@ -171,6 +171,16 @@ def tiny_archive(tiny_run: SimpleNamespace) -> "Archive":
     return load_archive(str(tiny_run.archive))
 
 
+@pytest.fixture(scope="session")
+def tiny_pseudo_labels(tiny_run: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `tiny_run` says of a text, unadapted: a folder for the reader "pseudo_labels"."""
+    from allennlp_metaner.commands.pseudo_label import pseudo_label
+
+    folder = tmp_path_factory.mktemp("pseudo_labels") / "labels"
+    pseudo_label([str(tiny_run.archive)], [str(tiny_run.data / "conll2003/eng.testb")], folder, adapt=False)
+    return folder
+
+
 class MadeUpExperiment:
     """
     A grid, and a folder as `metaner-experiment` leaves it, but nothing was trained: `base` and `full` with

@@ -75,6 +75,25 @@ LOW_RESOURCE: dict[str, Any] = {
     "trainer.learning_rate_scheduler.type": MISSING,
     "trainer.learning_rate_scheduler.warmup_steps": MISSING,
 }
+STUDENT: dict[str, Any] = {
+    **{
+        key: value
+        for key, value in LOW_RESOURCE.items()
+        if not key.startswith(("dataset_reader", "train_data_path", "trainer", "vocabulary"))
+    },
+    "train_data_path": "runs/pseudo_labels",
+    "dataset_reader": {
+        "type": "pseudo_labels",
+        "token_indexers": {"tokens": {"type": "word_transformer", "model_name": "{encoder}"}},
+        "word_weights": "none",
+    },
+    **under("vocabulary", {"type": "from_files", "directory": "runs/pseudo_labels/vocabulary"}),
+    "model.loss_reduction": "token",
+    "trainer.num_epochs": 1,
+    "trainer.grad_norm": 1.0,
+    **under("trainer.optimizer", {"lr": 1.5e-5, "weight_decay": 0.01}),
+    "trainer.learning_rate_scheduler": {"type": "slanted_triangular", "cut_frac": 0.1, "ratio": 32},
+}
 GROUPS = [[["text_field_embedder"], {"lr": 1e-4}], [["classifier"], {"lr": 1e-3}]]
 SMALL = under("trainer", {"optimizer.parameter_groups": GROUPS, "optimizer.lr": 1e-4})
 
@@ -141,6 +160,33 @@ DIFFERENCES: dict[str, tuple[str, dict[str, Any]]] = {
     "small/base_en": (
         "base_en",
         {**SMALL, "trainer.num_epochs": 3, "trainer.learning_rate_scheduler.warmup_steps": 130},
+    ),
+    "unlabelled/student": ("base_en", STUDENT),
+    "unlabelled/voting": (
+        "unlabelled/student",
+        {
+            "dataset_reader.word_weights": "vote",
+            **under("model", {"soft_label_loss": "squared_error", "hard_label_weight": 1.0}),
+        },
+    ),
+    "unlabelled/from_pretrained": (
+        "unlabelled/student",
+        {
+            "model.initializer": None,
+            "model.initializer.regexes": MISSING,
+            "trainer.num_epochs": 3,
+            "trainer.optimizer.lr": 3e-5,
+        },
+    ),
+    "small/student": (
+        "unlabelled/student",
+        under(
+            "trainer.optimizer",
+            {
+                "lr": 5e-5,
+                "parameter_groups": [[["text_field_embedder"], {"lr": 5e-5}], [["classifier"], {"lr": 5e-4}]],
+            },
+        ),
     ),
     "official": (
         "meta_en",
@@ -272,9 +318,13 @@ def test_the_papers_numbers() -> None:
 
 @pytest.mark.parametrize("name", TRAINING)
 def test_is_built(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    if name.startswith("low_resource"):
+    student = name.startswith("unlabelled") or name == "small/student"
+    if name.startswith("low_resource") or student:
         start = request.getfixturevalue("tiny_run").run
         request.getfixturevalue("monkeypatch").setenv("METANER_START", str(start))
+    if student:
+        pseudo_labels = request.getfixturevalue("tiny_pseudo_labels")
+        request.getfixturevalue("monkeypatch").setenv("METANER_PSEUDO_LABELS", str(pseudo_labels))
     ours = config(name)
     built = build(ours, tmp_path / "run")
     frozen = ours["model"]["frozen_layers"]
@@ -289,6 +339,7 @@ def test_is_built(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> 
     assert built.model.classifier.weight.grad.abs().sum() > 0
     assert isinstance(Evaluator.from_params(Params(ours["evaluation"])), AdaptingEvaluator)
     adapted = name not in ("base_en", "small/base_en", "targets/no_misc_base") and "low" not in name
+    adapted = adapted and not student
     assert adapts(built.model) == adapted
     if ours["validation_data_path"]:
         (batch,) = built.trainer._validation_data_loader

@@ -10,9 +10,10 @@ PACKAGE = Path(__file__).parents[1] / "allennlp_metaner"
 
 # What each part may import. `nn` and `data` are side by side: nothing in `data` needs `nn`, whose span metric
 # counts by the coding schemes.
-FOUNDATION = {"concurrency", "data", "nn", "settings"}
+FOUNDATION = {"atomic", "concurrency", "data", "nn", "settings"}
 ALLOWED = {
     "settings": set[str](),
+    "atomic": set[str](),
     "concurrency": set[str](),
     "data": {"concurrency", "settings"},
     "nn": {"data.coding", "settings"},
@@ -25,11 +26,13 @@ ALLOWED = {
     "evaluation": FOUNDATION | {"meta", "models", "retrieval", "tasks"},
     # Loads archives as the commands do.
     "tagging": FOUNDATION | {"meta", "models", "retrieval", "tasks", "predictors", "commands.loading"},
+    "unlabelled": FOUNDATION | {"meta", "models", "retrieval", "tasks"},
     "analysis": {"data"},
     # Knows models, readers and trainers by their registered names and AllenNLP's own functions alone.
-    "experiments": {"analysis"},
+    "experiments": {"analysis", "atomic"},
     "commands": FOUNDATION
-    | {"meta", "models", "retrieval", "tasks", "predictors", "tagging", "analysis", "experiments"},
+    | {"meta", "models", "retrieval", "tasks", "predictors", "tagging", "analysis", "experiments"}
+    | {"unlabelled"},
     # Scripts that stand beside the rest, and that nothing else needs.
     "tools": set[str](),
 }

@@ -13,9 +13,9 @@ from allennlp.models import Archive
 
 from allennlp_metaner.analysis.case_page import Side, render
 from allennlp_metaner.analysis.case_studies import Case, SupportSentence, find_differences
+from allennlp_metaner.atomic import write_whole
 from allennlp_metaner.commands.labelling import SENTENCES_PER_BATCH, label_file
 from allennlp_metaner.commands.loading import check_archive, load_checked, merged, task_reader
-from allennlp_metaner.experiments.records import write_whole
 from allennlp_metaner.meta.adapter import adapts
 from allennlp_metaner.predictors.adapting_predictor import AdaptingPredictor
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from allennlp.commands.subcommand import Subcommand
 from allennlp.common.checks import ConfigurationError
 
+from allennlp_metaner.atomic import write_whole
 from allennlp_metaner.experiments.comparisons import compare, pairs
 from allennlp_metaner.experiments.curves import read_curves
 from allennlp_metaner.experiments.grid import read_grid
 from allennlp_metaner.experiments.plots import curves_picture, f1_picture
-from allennlp_metaner.experiments.records import write_whole
 from allennlp_metaner.experiments.report import as_csv, as_markdown
 from allennlp_metaner.experiments.results import Results
 

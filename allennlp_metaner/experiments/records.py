@@ -1,16 +1,16 @@
 """One plain JSON file a job: what was done, on what, and what came out."""
 
 import json
-import os
 import platform
 import time
-import uuid
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Optional
 
 import torch
+
+from allennlp_metaner.atomic import write_json
 
 RECORD = "record.json"
 """The file of a job's folder whose presence means that the job was done, or failed."""
@@ -38,25 +38,6 @@ def read_record(folder: Path) -> Optional[dict[str, Any]]:
         return json.loads((folder / RECORD).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that, whatever happens, has either the new content or the old."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """The same with JSON."""
-    write_whole(path, f"{json.dumps(content, indent=2, ensure_ascii=False)}\n".encode())
 
 
 def write_record(folder: Path, job: dict[str, Any], started: float, outcome: dict[str, Any]) -> None:

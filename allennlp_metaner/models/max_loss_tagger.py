@@ -23,6 +23,7 @@ from allennlp_metaner.models.word_transformer_embedder import WordTransformerEmb
 from allennlp_metaner.nn.joined import joined
 from allennlp_metaner.nn.linear import fast_linear
 from allennlp_metaner.nn.max_loss import REDUCTIONS, max_loss, token_losses
+from allennlp_metaner.nn.soft_labels import SOFT_LABEL_LOSSES, soft_token_losses
 from allennlp_metaner.nn.span_f1 import SpanF1
 
 _COUNTING = Lock()
@@ -58,6 +59,11 @@ class MaxLossTagger(Model):
         vocabulary (`tokens_to_add`).
     adapter : `Adapter`, optional (default = one Adam step with a learning rate of 1e-5)
         How evaluator and predictor adapt this model to a sentence.
+    soft_label_loss : `str`, optional (default = `"cross_entropy"`)
+        Of sentences with a teacher's probabilities, the loss of a token: its distance from them, see
+        [`soft_token_losses`](../nn/soft_labels.md#soft_token_losses).
+    hard_label_weight : `float`, optional (default = `0.0`)
+        How much the cross-entropy of the tags adds to that.
     initializer : `InitializerApplicator`, optional (default = no initialisation)
 
     # Raises
@@ -78,6 +84,8 @@ class MaxLossTagger(Model):
         constrain_decoding: bool = False,
         subword_labels: bool = False,
         adapter: Optional[Adapter] = None,
+        soft_label_loss: str = "cross_entropy",
+        hard_label_weight: float = 0.0,
         initializer: Optional[InitializerApplicator] = None,
         **kwargs: Any,
     ) -> None:
@@ -86,6 +94,11 @@ class MaxLossTagger(Model):
             raise ConfigurationError(f"loss_reduction={loss_reduction!r} must be one of {REDUCTIONS}")
         if max_loss_weight < 0:
             raise ConfigurationError(f"max_loss_weight={max_loss_weight} must be at least 0")
+        if soft_label_loss not in SOFT_LABEL_LOSSES or hard_label_weight < 0:
+            raise ConfigurationError(
+                f"soft_label_loss={soft_label_loss!r} must be one of {', '.join(SOFT_LABEL_LOSSES)}, and "
+                f"hard_label_weight={hard_label_weight} at least 0"
+            )
         self.text_field_embedder = text_field_embedder
         self.dropout = torch.nn.Dropout(dropout)
         self.classifier = torch.nn.Linear(
@@ -94,6 +107,8 @@ class MaxLossTagger(Model):
         self.max_loss_weight = max_loss_weight
         self.adapter = adapter or Adapter()
         self._loss_reduction = loss_reduction
+        self._soft_label_loss = soft_label_loss
+        self._hard_label_weight = hard_label_weight
         self._subword_labels = SubwordLabels(vocab, LABEL_NAMESPACE) if subword_labels else None
         self._decoder = Decoder(vocab.get_index_to_token_vocabulary(LABEL_NAMESPACE), constrain_decoding)
         self._metric = SpanF1()
@@ -161,6 +176,8 @@ class MaxLossTagger(Model):
         tags: torch.LongTensor | None = None,
         metadata: list[dict[str, Any]] | None = None,
         task: list[dict[str, Any]] | None = None,
+        probabilities: torch.Tensor | None = None,
+        word_weights: torch.Tensor | None = None,
     ) -> dict[str, Any]:
         """
         # Parameters
@@ -173,6 +190,10 @@ class MaxLossTagger(Model):
         task : `list[dict[str, Any]]`, optional (default = `None`)
             The pseudo tasks of these sentences. The model labels without adaptation and does not look at
             them; [`Adapter`](../meta/adapter.md) does.
+        probabilities : `torch.Tensor`, optional (default = `None`)
+            A teacher's, shape `(num_sentences, num_words, num_labels)`. The loss is then that of a student.
+        word_weights : `torch.Tensor`, optional (default = `None`)
+            With `probabilities`: how much each word counts, shape `(num_sentences, num_words)`.
 
         # Returns
 
@@ -192,9 +213,10 @@ class MaxLossTagger(Model):
         if metadata is not None:
             output["words"] = [sentence["words"] for sentence in metadata]
         if tags is not None:
-            output["loss"] = self._loss(logits, tokens, tags, None)
+            teacher = None if probabilities is None else (probabilities, word_weights)
+            output["loss"] = self._loss(logits, tokens, tags, None, teacher=teacher)
             if not self.training:
-                output["losses"] = self._loss(logits, tokens, tags, None, "none")
+                output["losses"] = self._loss(logits, tokens, tags, None, "none", teacher)
             output["gold_tags"] = self._decoder.names(tags, mask)
             with _COUNTING:
                 self._metric(predicted, output["gold_tags"])
@@ -241,13 +263,33 @@ class MaxLossTagger(Model):
         tags: torch.Tensor,
         max_loss_weight: float | None,
         reduction: str | None = None,
+        teacher: tuple[torch.Tensor, torch.Tensor | None] | None = None,
     ) -> torch.Tensor:
         mask: torch.Tensor = get_text_field_mask(tokens)
         if self._subword_labels is not None:
             tags, mask = self._subword_labels.targets(tokens, tags)
         logits = logits[:, : tags.size(1)]
         weight = self.max_loss_weight if max_loss_weight is None else max_loss_weight
-        return max_loss(token_losses(logits, tags, mask), mask, weight, reduction or self._loss_reduction)
+        losses = (
+            token_losses(logits, tags, mask) if teacher is None else self._of(teacher, logits, tags, mask)
+        )
+        return max_loss(losses, mask, weight, reduction or self._loss_reduction)
+
+    def _of(
+        self,
+        teacher: tuple[torch.Tensor, torch.Tensor | None],
+        logits: torch.Tensor,
+        tags: torch.Tensor,
+        mask: torch.Tensor,
+    ) -> torch.Tensor:
+        """The losses of a student's tokens, by its teacher's probabilities and, if asked for, its tags."""
+        probabilities, word_weights = teacher
+        if self._subword_labels is not None:
+            raise ConfigurationError("a student with subword_labels: a teacher's probabilities are of words")
+        losses = soft_token_losses(logits, probabilities, mask, self._soft_label_loss)
+        if self._hard_label_weight:
+            losses = losses + self._hard_label_weight * token_losses(logits, tags, mask)
+        return losses if word_weights is None else losses * word_weights
 
 
 def _token_embedders(embedder: TextFieldEmbedder) -> Iterator[tuple[str, WordTransformerEmbedder]]:

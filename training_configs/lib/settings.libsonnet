@@ -5,6 +5,7 @@
   data: std.extVar('METANER_DATA'),
   start: std.extVar('METANER_START'),
   target: std.extVar('METANER_TARGET'),
+  pseudo_labels: std.extVar('METANER_PSEUDO_LABELS'),
   updates: std.parseInt(std.extVar('METANER_UPDATES')),
   updates_per_validation: std.parseInt(std.extVar('METANER_UPDATES_PER_VALIDATION')),
   batch_size: std.parseInt(std.extVar('METANER_BATCH_SIZE')),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from allennlp_metaner.experiments.records import write_json, write_whole
+from allennlp_metaner.atomic import write_json, write_whole
 
 
 def test_files_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

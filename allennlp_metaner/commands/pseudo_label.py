@@ -1,0 +1,215 @@
+"""`allennlp metaner-pseudo-label`: teachers label text, for a student to learn from."""
+
+import argparse
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Optional
+
+from allennlp.commands.subcommand import Subcommand
+from allennlp.common.checks import ConfigurationError, check_for_gpu
+from allennlp.data import DatasetReader
+
+from allennlp_metaner.atomic import write_json, write_whole
+from allennlp_metaner.commands.loading import check_archive, load_checked
+from allennlp_metaner.data.json_sentences import read_sentences
+from allennlp_metaner.data.lines import read_lines
+from allennlp_metaner.data.raw_text import tokenize
+from allennlp_metaner.data.sentence import words_and_tags
+from allennlp_metaner.tasks.pseudo_task_reader import PseudoTaskReader
+from allennlp_metaner.unlabelled.labelling import Teacher, combine_shards, label_shards
+from allennlp_metaner.unlabelled.pseudo_labels import (
+    JOB,
+    MANIFEST,
+    VOCABULARY,
+    WORDS,
+    shifted_types,
+    unique,
+    weights_hash,
+)
+
+
+@Subcommand.register("metaner-pseudo-label")
+class PseudoLabel(Subcommand):
+    """
+    Labels text with one teacher or several, one after the other, and writes a folder for the reader
+    "pseudo_labels". Interrupted, it goes on where it was when it is given the same again.
+
+    Registered as a `Subcommand` with name "metaner-pseudo-label".
+    """
+
+    def add_subparser(self, parser: "argparse._SubParsersAction[Any]") -> argparse.ArgumentParser:
+        description = "Label text without labels, so that a student can learn from the labels."
+        subparser: argparse.ArgumentParser = parser.add_parser(
+            self.name, description=description, help="Label text for a student to learn from."
+        )
+        subparser.add_argument(
+            "archive_files", nargs="+", metavar="archive_file", help="the teachers: archives or runs"
+        )
+        subparser.add_argument(
+            "--text",
+            nargs="+",
+            required=True,
+            help="files: .txt with a raw sentence a line, .jsonl as for `allennlp predict`, or what the "
+            "reader of the first archive reads (see --overrides), whose tags are not looked at",
+        )
+        subparser.add_argument("--output-directory", required=True, help="the folder of pseudo labels")
+        subparser.add_argument(
+            "--adapt",
+            choices=["yes", "no"],
+            help="whether teachers are adapted to each sentence; if not given, what each archive says",
+        )
+        subparser.add_argument("--cuda-device", type=int, default=-1, help="id of the GPU to use, if any")
+        subparser.add_argument(
+            "-o",
+            "--overrides",
+            default="",
+            help="a json(net) structure that overrides settings of all archives, such as "
+            "\"import 'training_configs/targets/es.jsonnet'\"",
+        )
+        subparser.set_defaults(func=_run)
+        return subparser
+
+
+def read_text(file: str, reader: DatasetReader) -> Iterator[list[str]]:
+    """
+    The words of each sentence of a file.
+
+    # Parameters
+
+    file : `str`
+        Raw sentences (`.txt`), JSON lines (`.jsonl`) or whatever `reader` reads.
+    reader : `DatasetReader`
+    """
+    if file.endswith(".jsonl"):
+        yield from (sentence.words for sentence in read_sentences(file))
+    elif file.endswith(".txt"):
+        for line in read_lines(file, "utf-8"):
+            if words := [word for word, _, _ in tokenize(line)]:
+                yield words
+    else:
+        plain = reader._base_reader if isinstance(reader, PseudoTaskReader) else reader
+        yield from (words_and_tags(instance)[0] for instance in plain.read(file))
+
+
+def pseudo_label(
+    archive_files: Sequence[str],
+    files: Sequence[str],
+    folder: Path,
+    adapt: Optional[bool] = None,
+    overrides: str = "",
+    cuda_device: int = -1,
+) -> dict[str, Any]:
+    """
+    Label text, and write a folder of pseudo labels, or finish one that was begun.
+
+    # Parameters
+
+    archive_files : `Sequence[str]`
+        The teachers, which are loaded one after the other: they need not fit into memory together.
+    files : `Sequence[str]`
+        The text, see [`read_text`](#read_text).
+    folder : `Path`
+    adapt : `bool`, optional (default = `None`)
+        Whether teachers are adapted to each sentence. `None`: what each archive says.
+    overrides : `str`, optional (default = `""`)
+        Jsonnet that overrides settings of all archives.
+    cuda_device : `int`, optional (default = `-1`)
+
+    # Returns
+
+    `dict[str, Any]`
+        The manifest.
+
+    # Raises
+
+    `ConfigurationError`, if there is no sentence, if teachers have different labels, or if the folder was
+    begun with another text or other teachers.
+    """
+    for archive_file in archive_files:
+        check_archive(archive_file)
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = [f"teacher-{number}" for number in range(1, len(archive_files) + 1)]
+    sentences: list[list[str]] = []
+    job: dict[str, Any] = {"teachers": [], "text": {file: _file_hash(file) for file in files}}
+    shares = None
+    for part, archive_file in zip(parts, archive_files, strict=True):
+        archive = load_checked(archive_file, cuda_device, overrides)
+        teacher = Teacher(archive, adapt, cuda_device)
+        if not sentences:
+            sentences = unique(words for file in files for words in read_text(file, teacher.reader))
+            job["labels"] = teacher.labels
+            shares = teacher.source_shares
+        if teacher.labels != job["labels"]:
+            raise ConfigurationError(
+                f"{archive_file} has the labels {', '.join(teacher.labels)}, but {archive_files[0]} has "
+                f"{', '.join(job['labels'])}: teachers of one student need the same"
+            )
+        job["teachers"].append({"adapts": teacher.adapts, "weights": weights_hash(teacher.model)})
+        _begin(folder, job, sentences, teacher)
+        label_shards(folder, part, teacher, sentences)
+    found = combine_shards(folder, parts, sentences, job["labels"])
+    manifest = {**job, "archives": list(archive_files), "num_sentences": len(sentences), **found}
+    if shares is not None:
+        manifest["source_entities_per_word"] = shares
+    write_json(folder / MANIFEST, manifest)
+    return manifest
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    check_for_gpu(arguments.cuda_device)
+    folder = Path(arguments.output_directory)
+    adapt = None if arguments.adapt is None else arguments.adapt == "yes"
+    manifest = pseudo_label(
+        arguments.archive_files, arguments.text, folder, adapt, arguments.overrides, arguments.cuda_device
+    )
+    if "source_entities_per_word" in manifest:
+        _warn_of_shifts(manifest["entities_per_word"], manifest["source_entities_per_word"])
+    print(
+        f"{manifest['num_sentences']} sentences of {manifest['num_words']} words in {folder}; all teachers "
+        f"agree on {100 * manifest['agreement']:.1f} % of the words"
+    )
+
+
+def _begin(folder: Path, job: dict[str, Any], sentences: Sequence[Sequence[str]], teacher: Teacher) -> None:
+    """
+    Write what is to be done, or compare it with what was begun in this folder.
+
+    # Raises
+
+    `ConfigurationError`, if the folder is of another text or other teachers.
+    """
+    if not sentences:
+        raise ConfigurationError(f"{', '.join(job['text'])}: no sentence found")
+    path = folder / JOB
+    begun = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    for key in ("text", "labels", "teachers"):
+        old, new = begun.get(key), job[key]
+        if key == "teachers" and old is not None:
+            # Those that come later are not known yet, or were not when the run ended.
+            old, new = old[: len(new)], new[: len(old)]
+        if old not in (None, new):
+            raise ConfigurationError(
+                f"{folder} was begun with other {key} ({old}, now {new}): give another "
+                "--output-directory, or remove it"
+            )
+    if len(begun.get("teachers", [])) < len(job["teachers"]):
+        (folder / MANIFEST).unlink(missing_ok=True)
+        teacher.model.vocab.save_to_files(str(folder / VOCABULARY))
+        lines = "".join(json.dumps(words, ensure_ascii=False) + "\n" for words in sentences)
+        write_whole(folder / WORDS, lines.encode("utf-8", "surrogatepass"))
+        write_json(path, job)
+
+
+def _warn_of_shifts(found: dict[str, float], source: dict[str, float]) -> None:
+    for type_, (here, there) in shifted_types(found, source).items():
+        print(
+            f"WARNING: {type_} has {1000 * here:.1f} entities in 1,000 words of the text, and "
+            f"{1000 * there:.1f} in the source data. Where shares differ so much, a student of soft "
+            "labels can be worse than its teacher"
+        )
+
+
+def _file_hash(file: str) -> str:
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()

@@ -1,0 +1,53 @@
+"""How much each word of the pseudo labels counts."""
+
+import torch
+from allennlp.common import Registrable
+
+from allennlp_metaner.unlabelled.pseudo_labels import PseudoLabelled
+
+
+class WordWeights(Registrable):
+    """
+    A weight for each word of a sentence with pseudo labels.
+
+    The default implementation is "none".
+    """
+
+    default_implementation = "none"
+
+    def __call__(self, sentence: PseudoLabelled) -> torch.Tensor:
+        """
+        # Parameters
+
+        sentence : `PseudoLabelled`
+
+        # Returns
+
+        `torch.Tensor`
+            From 0 to 1, shape `(num_words,)`.
+        """
+        raise NotImplementedError
+
+
+@WordWeights.register("none")
+class NoWeights(WordWeights):
+    """
+    Every word counts the same.
+
+    Registered as a `WordWeights` with name "none".
+    """
+
+    def __call__(self, sentence: PseudoLabelled) -> torch.Tensor:
+        return torch.ones(len(sentence.words))
+
+
+@WordWeights.register("vote")
+class Vote(WordWeights):
+    """
+    Only words count for which all teachers have the same tag (Wu et al., IJCAI 2020).
+
+    Registered as a `WordWeights` with name "vote".
+    """
+
+    def __call__(self, sentence: PseudoLabelled) -> torch.Tensor:
+        return sentence.agreement.float()

@@ -1,0 +1,15 @@
+"""The weights of words."""
+
+import torch
+
+from allennlp_metaner.unlabelled.pseudo_labels import PseudoLabelled
+from allennlp_metaner.unlabelled.word_weights import WordWeights
+
+SENTENCE = PseudoLabelled(
+    ["Anna", "left", "."], torch.full((3, 2), 0.5), torch.tensor([1, 0, 0]), torch.tensor([False, True, True])
+)
+
+
+def test_none_and_vote() -> None:
+    assert WordWeights.by_name("none")()(SENTENCE).tolist() == [1.0, 1.0, 1.0]
+    assert WordWeights.by_name("vote")()(SENTENCE).tolist() == [0.0, 1.0, 1.0]
