@@ -92,7 +92,10 @@ STUDENT: dict[str, Any] = {
     "trainer.num_epochs": 1,
     "trainer.grad_norm": 1.0,
     **under("trainer.optimizer", {"lr": 1.5e-5, "weight_decay": 0.01}),
-    "trainer.learning_rate_scheduler": {"type": "slanted_triangular", "cut_frac": 0.1, "ratio": 32},
+    **under(
+        "trainer.learning_rate_scheduler",
+        {"type": "slanted_triangular", "cut_frac": 0.1, "ratio": 32, "warmup_steps": MISSING},
+    ),
 }
 GROUPS = [[["text_field_embedder"], {"lr": 1e-4}], [["classifier"], {"lr": 1e-3}]]
 SMALL = under("trainer", {"optimizer.parameter_groups": GROUPS, "optimizer.lr": 1e-4})
