@@ -173,11 +173,12 @@ def tiny_archive(tiny_run: SimpleNamespace) -> "Archive":
 
 @pytest.fixture(scope="session")
 def tiny_pseudo_labels(tiny_run: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `tiny_run` says of a text, unadapted: a folder for the reader "pseudo_labels"."""
+    """What `tiny_run` says of a text, unadapted, and weights of neighbours: a folder of pseudo labels."""
     from allennlp_metaner.commands.pseudo_label import pseudo_label
 
     folder = tmp_path_factory.mktemp("pseudo_labels") / "labels"
-    pseudo_label([str(tiny_run.archive)], [str(tiny_run.data / "conll2003/eng.testb")], folder, adapt=False)
+    files = [str(tiny_run.data / "conll2003/eng.testb")]
+    pseudo_label([str(tiny_run.archive)], files, folder, adapt=False, with_neighbor_weights=True)
     return folder
 
 

@@ -172,6 +172,8 @@ DIFFERENCES: dict[str, tuple[str, dict[str, Any]]] = {
             **under("model", {"soft_label_loss": "squared_error", "hard_label_weight": 1.0}),
         },
     ),
+    "unlabelled/knn": ("unlabelled/student", {"dataset_reader.word_weights": "knn"}),
+    "unlabelled/voting_knn": ("unlabelled/voting", {"dataset_reader.word_weights": "vote+knn"}),
     "unlabelled/from_pretrained": (
         "unlabelled/student",
         {

@@ -19,9 +19,11 @@ from allennlp_metaner.data.raw_text import tokenize
 from allennlp_metaner.data.sentence import words_and_tags
 from allennlp_metaner.tasks.pseudo_task_reader import PseudoTaskReader
 from allennlp_metaner.unlabelled.labelling import Teacher, combine_shards, label_shards
+from allennlp_metaner.unlabelled.neighbor_weights import write_neighbor_weights, write_vectors
 from allennlp_metaner.unlabelled.pseudo_labels import (
     JOB,
     MANIFEST,
+    MEAN_NEIGHBOR_WEIGHTS,
     VOCABULARY,
     WORDS,
     shifted_types,
@@ -59,6 +61,11 @@ class PseudoLabel(Subcommand):
             "--adapt",
             choices=["yes", "no"],
             help="whether teachers are adapted to each sentence; if not given, what each archive says",
+        )
+        subparser.add_argument(
+            "--neighbor-weights",
+            action="store_true",
+            help="also write what the word_weights 'knn' and 'vote+knn' need",
         )
         subparser.add_argument("--cuda-device", type=int, default=-1, help="id of the GPU to use, if any")
         subparser.add_argument(
@@ -100,6 +107,7 @@ def pseudo_label(
     adapt: Optional[bool] = None,
     overrides: str = "",
     cuda_device: int = -1,
+    with_neighbor_weights: bool = False,
 ) -> dict[str, Any]:
     """
     Label text, and write a folder of pseudo labels, or finish one that was begun.
@@ -116,6 +124,9 @@ def pseudo_label(
     overrides : `str`, optional (default = `""`)
         Jsonnet that overrides settings of all archives.
     cuda_device : `int`, optional (default = `-1`)
+    with_neighbor_weights : `bool`, optional (default = `False`)
+        Also weigh words by their neighbours, see
+        [`neighbor_weights`](../unlabelled/neighbor_weights.md#neighbor_weights).
 
     # Returns
 
@@ -149,8 +160,12 @@ def pseudo_label(
         job["teachers"].append({"adapts": teacher.adapts, "weights": weights_hash(teacher.model)})
         _begin(folder, job, sentences, teacher)
         label_shards(folder, part, teacher, sentences)
+        if with_neighbor_weights and part == parts[0]:
+            write_vectors(folder, teacher, sentences)
     found = combine_shards(folder, parts, sentences, job["labels"])
     manifest = {**job, "archives": list(archive_files), "num_sentences": len(sentences), **found}
+    if with_neighbor_weights:
+        manifest[MEAN_NEIGHBOR_WEIGHTS] = write_neighbor_weights(folder, sentences, job["labels"])
     if shares is not None:
         manifest["source_entities_per_word"] = shares
     write_json(folder / MANIFEST, manifest)
@@ -162,7 +177,13 @@ def _run(arguments: argparse.Namespace) -> None:
     folder = Path(arguments.output_directory)
     adapt = None if arguments.adapt is None else arguments.adapt == "yes"
     manifest = pseudo_label(
-        arguments.archive_files, arguments.text, folder, adapt, arguments.overrides, arguments.cuda_device
+        arguments.archive_files,
+        arguments.text,
+        folder,
+        adapt,
+        arguments.overrides,
+        arguments.cuda_device,
+        arguments.neighbor_weights,
     )
     if "source_entities_per_word" in manifest:
         _warn_of_shifts(manifest["entities_per_word"], manifest["source_entities_per_word"])

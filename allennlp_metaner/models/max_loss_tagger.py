@@ -132,7 +132,7 @@ class MaxLossTagger(Model):
             Batches for [`losses`](#losses) and [`forward`](#forward).
         """
         tokens = [dict(batch["tokens"]) for batch in batches]
-        for name, embedder in _token_embedders(self.text_field_embedder):
+        for name, embedder in token_embedders(self.text_field_embedder):
             with torch.no_grad():
                 bottom = embedder.bottom(**joined([each[name] for each in tokens]))
             if bottom is None:
@@ -292,7 +292,8 @@ class MaxLossTagger(Model):
         return losses if word_weights is None else losses * word_weights
 
 
-def _token_embedders(embedder: TextFieldEmbedder) -> Iterator[tuple[str, WordTransformerEmbedder]]:
+def token_embedders(embedder: TextFieldEmbedder) -> Iterator[tuple[str, WordTransformerEmbedder]]:
+    """The "word_transformer" embedders of a text field, with the names of their indexers."""
     for name, child in getattr(embedder, "_token_embedders", {}).items():
         if isinstance(child, WordTransformerEmbedder):
             yield name, child

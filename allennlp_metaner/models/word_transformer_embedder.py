@@ -1,5 +1,6 @@
 """Subwords to word vectors, through overlapping windows where a sentence is too long for the encoder."""
 
+from collections.abc import Callable
 from typing import Any, Optional
 
 import torch
@@ -128,7 +129,7 @@ class WordTransformerEmbedder(TokenEmbedder):
         if token_ids.size(1) <= self._max_length:
             vectors = self._embedder(token_ids, wordpiece_mask, type_ids)
         else:
-            vectors = self._through_windows(token_ids, wordpiece_mask, type_ids)
+            vectors = self._through_windows(self._embedder, token_ids, wordpiece_mask, type_ids)
         if self._output == "subwords":
             return vectors
         return vectors.gather(1, first.unsqueeze(2).expand(-1, -1, vectors.size(2)))
@@ -157,6 +158,38 @@ class WordTransformerEmbedder(TokenEmbedder):
             packing.pack(self._embeddings(token_ids, type_ids)), packing, 0, num_frozen
         )
         return list(rows.split(packing.lengths))
+
+    def word_vectors(
+        self,
+        token_ids: torch.LongTensor,
+        mask: torch.BoolTensor,
+        offsets: torch.LongTensor,
+        wordpiece_mask: torch.BoolTensor,
+        type_ids: torch.LongTensor | None = None,
+        num_layers: int = 3,
+    ) -> torch.Tensor:
+        """
+        Vectors by which words can be compared: the mean over a word's subwords of the mean of the last
+        `num_layers` layers, L2-normalised. For the other arguments see [`forward`](#forward).
+
+        # Returns
+
+        `torch.Tensor`
+            Shape `(num_sentences, num_words, dim)`.
+        """
+        transformer = self._embedder.transformer_model
+
+        def encode(ids: torch.Tensor, seen: torch.Tensor, types: torch.Tensor | None) -> torch.Tensor:
+            others = {} if types is None or not types.any() else {"token_type_ids": types}
+            output = transformer(
+                input_ids=ids, attention_mask=seen.long(), output_hidden_states=True, **others
+            )
+            return torch.stack(output.hidden_states[-num_layers:]).mean(dim=0)
+
+        encoded = self._through_windows(encode, token_ids, wordpiece_mask, type_ids)
+        position = torch.arange(token_ids.size(1), device=token_ids.device)
+        within = (position >= offsets[..., :1]) & (position <= offsets[..., 1:]) & mask.unsqueeze(2)
+        return torch.nn.functional.normalize(within.to(encoded.dtype) @ encoded, dim=-1)
 
     def _is_like_bert(self) -> bool:
         transformer = self._embedder.transformer_model
@@ -202,6 +235,7 @@ class WordTransformerEmbedder(TokenEmbedder):
 
     def _through_windows(
         self,
+        encode: Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor],
         token_ids: torch.Tensor,
         wordpiece_mask: torch.Tensor,
         type_ids: torch.Tensor | None,
@@ -213,7 +247,7 @@ class WordTransformerEmbedder(TokenEmbedder):
         row = torch.tensor(rows, device=token_ids.device).unsqueeze(1)
         window_mask = columns >= 0
         columns = columns.clamp(min=0)
-        vectors = self._embedder(
+        vectors = encode(
             token_ids[row, columns],
             window_mask,
             None if type_ids is None else type_ids[row, columns],

@@ -1,6 +1,6 @@
 """Teachers label text: shard by shard, so that an interrupted run goes on where it was."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
@@ -8,7 +8,7 @@ import torch
 from allennlp.common import Tqdm
 from allennlp.common.checks import ConfigurationError
 from allennlp.common.util import lazy_groups_of
-from allennlp.data import Batch, DatasetReader
+from allennlp.data import Batch, DatasetReader, Instance
 from allennlp.models import Archive, Model
 from allennlp.nn.util import move_to_device
 from safetensors.torch import load_file
@@ -17,6 +17,7 @@ from allennlp_metaner.atomic import write_whole
 from allennlp_metaner.data.sentence import LABEL_NAMESPACE, sentence_instance
 from allennlp_metaner.meta.adapter import adapter_of, adapts
 from allennlp_metaner.models.decoding import Decoder
+from allennlp_metaner.models.max_loss_tagger import token_embedders
 from allennlp_metaner.tasks.pseudo_task_reader import PseudoTaskReader
 from allennlp_metaner.unlabelled.pseudo_labels import (
     SENTENCES_PER_SHARD,
@@ -81,30 +82,74 @@ class Teacher:
         `list[torch.Tensor]`
             Of each sentence, shape `(num_words, num_labels)`.
         """
+        return [logits.softmax(dim=-1).float().cpu() for logits in self._by_length(sentences, self._logits)]
+
+    def word_vectors(self, sentences: Sequence[Sequence[str]]) -> list[torch.Tensor]:
+        """
+        The vectors of words as the teacher's encoder gives them without adaptation, see
+        [`word_vectors`](../models/word_transformer_embedder.md#word_vectors).
+
+        # Parameters
+
+        sentences : `Sequence[Sequence[str]]`
+            The words of each.
+
+        # Returns
+
+        `list[torch.Tensor]`
+            Of each sentence, float32, shape `(num_words, dim)`.
+
+        # Raises
+
+        `ConfigurationError`, if the model's words are not embedded by a "word_transformer".
+        """
+        return [vectors.float().cpu() for vectors in self._by_length(sentences, self._vectors)]
+
+    def _by_length(
+        self,
+        sentences: Sequence[Sequence[str]],
+        compute: Callable[[Sequence[Sequence[str]]], list[torch.Tensor]],
+    ) -> list[torch.Tensor]:
+        """What `compute` gives for batches of like length, without padding and in the order of the text."""
         found: list[torch.Tensor] = [torch.empty(0)] * len(sentences)
         by_length = sorted(range(len(sentences)), key=lambda index: len(sentences[index]))
         for indices in lazy_groups_of(by_length, SENTENCES_PER_BATCH):
-            of_batch = self._logits([sentences[index] for index in indices])
-            for index, logits in zip(indices, of_batch, strict=True):
-                found[index] = logits[: len(sentences[index])].softmax(dim=-1).float().cpu()
+            of_batch = compute([sentences[index] for index in indices])
+            for index, rows in zip(indices, of_batch, strict=True):
+                found[index] = rows[: len(sentences[index])]
         return found
 
     def _logits(self, sentences: Sequence[Sequence[str]]) -> list[torch.Tensor]:
         if self.adapts:
             assert isinstance(self.reader, PseudoTaskReader)
-            instances = list(self.reader.tasks([(words, None) for words in sentences]))
-        else:
-            instances = [sentence_instance(words) for words in sentences]
+            tensors = self._tensors(list(self.reader.tasks([(words, None) for words in sentences])))
+            outputs = adapter_of(self.model).label(self.model, tensors["task"])
+            return [output["logits"][0] for output in outputs]
+        with torch.no_grad():
+            return list(
+                self.model(**self._tensors([sentence_instance(words) for words in sentences]))["logits"]
+            )
+
+    def _vectors(self, sentences: Sequence[Sequence[str]]) -> list[torch.Tensor]:
+        text_field_embedder: Any = getattr(self.model, "text_field_embedder", None)
+        embedders = list(token_embedders(text_field_embedder))
+        if len(embedders) != 1:
+            raise ConfigurationError(
+                "vectors of words are those of the teacher's encoder, but the model has "
+                f"{len(embedders)} embedders of type 'word_transformer': give a teacher with one"
+            )
+        name, embedder = embedders[0]
+        tensors = self._tensors([sentence_instance(words) for words in sentences])
+        with torch.no_grad():
+            return list(embedder.word_vectors(**tensors["tokens"][name]))
+
+    def _tensors(self, instances: list[Instance]) -> dict[str, Any]:
         for instance in instances:
             self.reader.apply_token_indexers(instance)
         batch = Batch(instances)
         batch.index_instances(self.model.vocab)
         tensors: dict[str, Any] = move_to_device(batch.as_tensor_dict(), self._cuda_device)
-        if self.adapts:
-            outputs = adapter_of(self.model).label(self.model, tensors["task"])
-            return [output["logits"][0] for output in outputs]
-        with torch.no_grad():
-            return list(self.model(**tensors)["logits"])
+        return tensors
 
 
 def label_shards(folder: Path, part: str, teacher: Teacher, sentences: Sequence[Sequence[str]]) -> None:
@@ -122,7 +167,7 @@ def label_shards(folder: Path, part: str, teacher: Teacher, sentences: Sequence[
     """
     (folder / part).mkdir(exist_ok=True)
     with Tqdm.tqdm(total=len(sentences), desc=part, unit=" sentences") as progress:
-        for shard, of_shard in _shards(sentences):
+        for shard, of_shard in shards(sentences):
             path = shard_file(folder, part, shard)
             if not path.exists():
                 probabilities = torch.cat(teacher.probabilities(of_shard))
@@ -153,7 +198,7 @@ def combine_shards(
     (folder / TOGETHER).mkdir(exist_ok=True)
     num_shards = num_words = num_agreed = 0
     tags_of_sentences: list[list[str]] = []
-    for shard, of_shard in _shards(sentences):
+    for shard, of_shard in shards(sentences):
         each = [load_file(shard_file(folder, part, shard)) for part in parts]
         probabilities = torch.stack([tensors["probabilities"].float() for tensors in each]).mean(dim=0)
         lengths = [len(words) for words in of_shard]
@@ -200,5 +245,6 @@ def well_formed(probabilities: torch.Tensor, lengths: Sequence[int], labels: Seq
     return torch.tensor(indices, dtype=torch.uint8)
 
 
-def _shards(sentences: Sequence[Sequence[str]]) -> Iterator[tuple[int, list[Sequence[str]]]]:
+def shards(sentences: Sequence[Sequence[str]]) -> Iterator[tuple[int, list[Sequence[str]]]]:
+    """The number and the sentences of every shard."""
     return enumerate(lazy_groups_of(sentences, SENTENCES_PER_SHARD))

@@ -6,6 +6,8 @@ A folder of pseudo labels: the sentences, what each teacher says of their words,
     vocabulary/     the teachers' labels
     teacher-1/      shards: probabilities (float16) and well-formed tags of every word
     together/       shards: mean probabilities, the best well-formed tags by them, whether all agree
+    vectors/        if asked for, shards: a vector of every word (float16) by the first teacher's encoder
+    neighbors/      if asked for, shards: weights of words by the tags of those with the nearest vectors
     manifest.json   counts and shares of types; written last, so that where it is, the folder is complete
 """
 
@@ -15,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional
 
 import torch
 from allennlp.common.checks import ConfigurationError
@@ -30,6 +32,10 @@ JOB, WORDS, MANIFEST, VOCABULARY, TOGETHER = (
     "vocabulary",
     "together",
 )
+
+VECTORS, NEIGHBORS = "vectors", "neighbors"
+MEAN_NEIGHBOR_WEIGHTS = "mean_neighbor_weights"
+"""The key of the manifest that is there if `neighbors/` belongs to the tags in `together/`."""
 
 SENTENCES_PER_SHARD = 1024
 
@@ -47,12 +53,15 @@ class PseudoLabelled(NamedTuple):
         Indices of the best well-formed tags, shape `(num_words,)`.
     agreement : `torch.Tensor`
         Whether all teachers have the same tag for a word, shape `(num_words,)`, `bool`.
+    neighbor_weights : `torch.Tensor`, optional (default = `None`)
+        See [`neighbor_weights`](./neighbor_weights.md), shape `(num_words,)`; `None` if the folder has none.
     """
 
     words: list[str]
     probabilities: torch.Tensor
     tags: torch.Tensor
     agreement: torch.Tensor
+    neighbor_weights: Optional[torch.Tensor] = None
 
 
 def shard_file(folder: Path, part: str, shard: int) -> Path:
@@ -112,8 +121,11 @@ def read_pseudo_labels(folder: Path) -> Iterator[PseudoLabelled]:
                 "place: the folder was changed. Make it again"
             )
         columns = [tensors[name].split(lengths) for name in ("probabilities", "tags", "agreement")]
-        for words, probabilities, tags, agreement in zip(of_shard, *columns, strict=True):
-            yield PseudoLabelled(words, probabilities.float(), tags.long(), agreement.bool())
+        near: Sequence[Optional[torch.Tensor]] = [None] * len(lengths)
+        if MEAN_NEIGHBOR_WEIGHTS in manifest:
+            near = load_file(shard_file(folder, NEIGHBORS, shard))["weights"].split(lengths)
+        for words, probabilities, tags, agreement, weights in zip(of_shard, *columns, near, strict=True):
+            yield PseudoLabelled(words, probabilities.float(), tags.long(), agreement.bool(), weights)
 
 
 def type_shares(tags: Iterable[Sequence[str]]) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 import torch
 from allennlp.common import Registrable
+from allennlp.common.checks import ConfigurationError
 
 from allennlp_metaner.unlabelled.pseudo_labels import PseudoLabelled
 
@@ -51,3 +52,37 @@ class Vote(WordWeights):
 
     def __call__(self, sentence: PseudoLabelled) -> torch.Tensor:
         return sentence.agreement.float()
+
+
+@WordWeights.register("knn")
+class Neighbors(WordWeights):
+    """
+    Words count less whose label the most similar words do not share (CoLaDa, ACL 2023), see
+    [`neighbor_weights`](./neighbor_weights.md). The folder must have been made with `--neighbor-weights`.
+
+    Registered as a `WordWeights` with name "knn".
+
+    # Raises
+
+    `ConfigurationError`, if it was not.
+    """
+
+    def __call__(self, sentence: PseudoLabelled) -> torch.Tensor:
+        if sentence.neighbor_weights is None:
+            raise ConfigurationError(
+                "word_weights='knn' needs weights that are not in the folder of pseudo labels: run the same "
+                "`allennlp metaner-pseudo-label` again with --neighbor-weights, which adds them"
+            )
+        return sentence.neighbor_weights
+
+
+@WordWeights.register("vote+knn")
+class VoteAndNeighbors(WordWeights):
+    """
+    The product of "vote" and "knn".
+
+    Registered as a `WordWeights` with name "vote+knn".
+    """
+
+    def __call__(self, sentence: PseudoLabelled) -> torch.Tensor:
+        return Vote()(sentence) * Neighbors()(sentence)

@@ -25,7 +25,7 @@ def content(folder: Path) -> list[PseudoLabelled]:
 def assert_same(ours: list[PseudoLabelled], theirs: list[PseudoLabelled]) -> None:
     assert [s.words for s in ours] == [s.words for s in theirs]
     for own, other in zip(ours, theirs, strict=True):
-        for one, two in zip(own[1:], other[1:], strict=True):
+        for one, two in zip(own[1:4], other[1:4], strict=True):
             assert torch.equal(one, two)  # type: ignore[arg-type]
 
 

@@ -201,6 +201,40 @@ def test_sentence_of_exactly_one_window(parts: SimpleNamespace) -> None:
         assert torch.allclose(embed(parts.subwords, tensors)[0], expected, atol=1e-5)
 
 
+@torch.no_grad()
+def test_word_vectors(parts: SimpleNamespace) -> None:
+    """Mean of layers, then mean of subwords, by a plain loop; words of padding are zero."""
+    tensors = batch(parts.indexer, [sentence(4), sentence(2)])["tokens"]["tokens"]
+    found = parts.words.word_vectors(**tensors, num_layers=2)
+    assert found.shape == (2, 4, 16) and not found[1, 2:].any()
+    for row, length in enumerate((4, 2)):
+        ids = tensors["token_ids"][row][tensors["wordpiece_mask"][row]].unsqueeze(0)
+        layers = parts.plain(ids, output_hidden_states=True).hidden_states
+        for word in range(length):
+            first, last = tensors["offsets"][row, word].tolist()
+            vector = sum((layers[-1] + layers[-2])[0, position] / 2 for position in range(first, last + 1))
+            torch.testing.assert_close(found[row, word], vector / vector.norm(), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_word_vectors_of_a_long_sentence(parts: SimpleNamespace) -> None:
+    """Words of the first window see that window alone, and later ones have vectors as well."""
+    words = sentence(30)
+    long = parts.words.word_vectors(**batch(parts.indexer, [words])["tokens"]["tokens"])[0]
+    offsets = batch(parts.indexer, [words])["tokens"]["tokens"]["offsets"][0, :, 1]
+    # The words that end before the window's own end; the next one may be cut by it.
+    inside = int((offsets < MAX_LENGTH - 1).sum())
+    ids = batch(parts.indexer, [words])["tokens"]["tokens"]["token_ids"]
+    window = torch.cat([ids[:, : MAX_LENGTH - 1], ids[:, -1:]], dim=1)
+    layers = torch.stack(parts.plain(window, output_hidden_states=True).hidden_states[-3:]).mean(dim=0)[0]
+    for word in range(inside):
+        first = 1 if word == 0 else int(offsets[word - 1]) + 1
+        vector = layers[first : int(offsets[word]) + 1].mean(dim=0)
+        torch.testing.assert_close(long[word], vector / vector.norm(), atol=1e-5, rtol=1e-5)
+    assert 0 < inside < 30
+    torch.testing.assert_close(long.norm(dim=1), torch.ones(30))
+
+
 def test_gradients_reach_the_encoder_from_every_window(parts: SimpleNamespace) -> None:
     embedder = parts.make()
     tensors = batch(parts.indexer, [["the"] * 30 + ["qwerty"]])

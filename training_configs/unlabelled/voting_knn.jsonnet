@@ -1,0 +1,2 @@
+// Voting, with the weights by neighbours.
+(import 'voting.jsonnet') + { word_weights:: 'vote+knn' }
