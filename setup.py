@@ -12,6 +12,7 @@ setup(
     install_requires=[
         "allennlp==2.10.1",
         "allennlp-models==2.10.1",
+        "charset-normalizer>=3.2",
         "filelock>=3.12,<4",
         "matplotlib>=3.8",
         "numpy>=1.26",

@@ -5,7 +5,7 @@ Importing the package registers all its components (`--include-package allennlp_
 texts with a trained model.
 """
 
-from allennlp_metaner.commands import cases, errors, experiment, neighbors, pseudo_label, report
+from allennlp_metaner.commands import cases, errors, experiment, label, neighbors, pseudo_label, report
 from allennlp_metaner.data import column_reader, entity_masking_indexer, word_transformer_indexer
 from allennlp_metaner.evaluation import adapting_evaluator, sentence_serializer
 from allennlp_metaner.meta import meta_gradient, query_only
@@ -36,6 +36,7 @@ __all__ = [
     "errors",
     "experiment",
     "fused_adam",
+    "label",
     "max_loss_tagger",
     "meta_gradient",
     "meta_trainer",

@@ -16,6 +16,7 @@ from allennlp_metaner.analysis.case_studies import Case, SupportSentence, find_d
 from allennlp_metaner.atomic import write_whole
 from allennlp_metaner.commands.labelling import SENTENCES_PER_BATCH, label_file
 from allennlp_metaner.commands.loading import check_archive, load_checked, merged, task_reader
+from allennlp_metaner.commands.quiet import quiet
 from allennlp_metaner.meta.adapter import adapts
 from allennlp_metaner.predictors.adapting_predictor import AdaptingPredictor
 
@@ -97,6 +98,7 @@ def label_with_both(base: Archive, adapted: Archive, data_file: str) -> Iterator
             yield Case(number, words, gold, base_output["tags"], output["tags"], support)
 
 
+@quiet()
 def _run(arguments: argparse.Namespace) -> None:
     # First of all what is wrong at once: labelling may take long.
     page = _page_path(arguments.output_file)

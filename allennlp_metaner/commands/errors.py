@@ -13,6 +13,7 @@ from allennlp.predictors import Predictor
 from allennlp_metaner.analysis.errors import LabelledSentence, analyse, as_markdown
 from allennlp_metaner.commands.labelling import label_file
 from allennlp_metaner.commands.loading import load_checked, task_reader
+from allennlp_metaner.commands.quiet import quiet
 from allennlp_metaner.tasks.pseudo_task_reader import PseudoTaskReader
 
 
@@ -81,6 +82,7 @@ def label(predictor: Predictor, reader: PseudoTaskReader, data_file: str) -> Ite
         yield LabelledSentence(words, gold, output["tags"])
 
 
+@quiet()
 def _run(arguments: argparse.Namespace) -> None:
     check_for_gpu(arguments.cuda_device)
     archive = load_checked(

@@ -11,6 +11,7 @@ from allennlp.common.checks import ConfigurationError
 from allennlp.common.util import lazy_groups_of
 
 from allennlp_metaner.commands.loading import load_task_reader
+from allennlp_metaner.commands.quiet import quiet
 from allennlp_metaner.data.coding import spans
 from allennlp_metaner.data.json_sentences import JsonSentence, read_sentences
 from allennlp_metaner.tasks.pseudo_task_reader import PseudoTaskReader
@@ -95,6 +96,7 @@ def _marked(words: Sequence[str], tags: Sequence[str]) -> str:
     return " ".join(marked)
 
 
+@quiet()
 def _run(arguments: argparse.Namespace) -> None:
     # Before the encoder is loaded, which takes longer than finding a bad line.
     sentences = list(read_sentences(arguments.input_file))

@@ -53,12 +53,15 @@ class Source:
         What messages call the document, such as its file. If `None`, its number.
     meta : `dict[str, Any]`, optional (default = `{}`)
         Whatever belongs to the document and should come back with the result.
+    error : `str`, optional (default = `None`)
+        Why the document could not be read.
     """
 
     text: str
     sentences: Optional[list[Words]] = None
     name: Optional[str] = None
     meta: dict[str, Any] = field(default_factory=dict)
+    error: Optional[str] = None
 
 
 def cut(text: str, language: str = "xx", mode: str = "split") -> list[Words]:

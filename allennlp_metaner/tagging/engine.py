@@ -118,6 +118,8 @@ class Engine:
         name = (text.name if isinstance(text, Source) else None) or f"document {number}"
         try:
             found = source(text)
+            if found.error is not None:
+                raise ConfigurationError(found.error)
             words = found.sentences
             if words is None:
                 words = cut(found.text, self._language, self._mode)
@@ -126,7 +128,9 @@ class Engine:
             message = f"{name}: {error}"
             if fail_fast:
                 raise ConfigurationError(message) from error
-            return _Open(Source(""), name, [], error=message)
+            # The text may be of any type.
+            known = text if isinstance(text, Source) else Source("")
+            return _Open(known, name, [], error=message)
 
     def _tag(self, items: Sequence[_Item], batch_size: int, fail_fast: bool) -> None:
         for batch in _batches(items, batch_size):

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 LINE_OR_COLUMN_END = re.compile(r"[\t\r\n]")
 # Light enough for displaCy's black text.
 COLORS = {"PER": "#aa9cfc", "ORG": "#7aecec", "LOC": "#ff9561", "MISC": "#e4e7d2", "DATE": "#bfe1d9"}
+# Codes of ANSI: magenta, cyan and green. Others are yellow.
+TERMINAL_COLORS = {"PER": 35, "ORG": 36, "LOC": 32}
 
 
 def conll(document: "Document") -> str:
@@ -80,6 +82,20 @@ def spacy_doc(document: "Document", vocab: "Optional[Vocab]" = None) -> "Doc":
         (entity.start, entity.end): entity.confidence for entity in document.entities
     }
     return doc
+
+
+def marked(document: "Document", color: bool = False) -> str:
+    """
+    The text with its entities in brackets, `[Anna Novak PER] left.`, or coloured for a terminal.
+    """
+    pieces, end = [], 0
+    for entity in document.entities:
+        name = f"[{entity.text} {entity.label}]"
+        if color:
+            name = f"\x1b[{TERMINAL_COLORS.get(entity.label, 33)}m{name[1:-1]}\x1b[0m"
+        pieces += [document.text[end : entity.start], name]
+        end = entity.end
+    return without_surrogates("".join([*pieces, document.text[end:]]))
 
 
 def html(document: "Document", page: bool = False) -> str:

@@ -1,6 +1,6 @@
 """What comes out: the entities of a document, and the sentences that led to them."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Optional
 
 from allennlp_metaner.data.coding import spans
@@ -163,6 +163,25 @@ class Document:
         if sentences:
             content["sentences"] = [sentence.to_dict() for sentence in self.sentences]
         return content if self.error is None else {**content, "error": self.error}
+
+    def state(self) -> dict[str, Any]:
+        """All there is, for [`from_state`](#from_state), as a dictionary that can be written as JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> "Document":
+        """The document of a [`state`](#state)."""
+        sentences = [
+            Sentence(
+                **{
+                    **sentence,
+                    "offsets": [(start, end) for start, end in sentence["offsets"]],
+                    "neighbors": [Neighbor(**neighbor) for neighbor in sentence["neighbors"]],
+                }
+            )
+            for sentence in state["sentences"]
+        ]
+        return cls(**{**state, "sentences": sentences})
 
     def to_conll(self) -> str:
         """See [`conll`](./rendering.md#conll)."""

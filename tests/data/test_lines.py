@@ -1,11 +1,12 @@
 """The lines of text files: what ends them, and which of them cannot be decoded."""
 
+import gzip
 from pathlib import Path
 
 import pytest
 from allennlp.common.checks import ConfigurationError
 
-from allennlp_metaner.data.lines import read_lines
+from allennlp_metaner.data.lines import read_lines, read_text
 
 
 def lines(directory: Path, content: bytes, encoding: str = "utf-8") -> list[str]:
@@ -26,12 +27,47 @@ def test_byte_order_mark(tmp_path: Path) -> None:
     assert lines(tmp_path, "\ufeffa\n\ufeffb".encode()) == ["a", "\ufeffb"]
 
 
-@pytest.mark.parametrize(
-    ("encoding", "suggested"), [("utf-8", "latin-1"), ("UTF8", "latin-1"), ("ascii", "utf-8")]
-)
-def test_undecodable(tmp_path: Path, encoding: str, suggested: str) -> None:
-    # Far beyond the block that Python decodes at once.
+TEXTS = {
+    "cp1251": "Анна Новак приехала в Москву в понедельник, сообщил банк.",
+    "gb18030": "王小明访问了北京。他很高兴。中国银行的行长说了很多话。",
+    "cp932": "田中さんは東京で会議に出席しました。",
+    "cp949": "김철수는 서울에서 회의에 참석했다고 말했다.",
+    "utf-16": "María vive aquí.\nSí.",
+}
+
+
+@pytest.mark.parametrize("guess", TEXTS)
+def test_undecodable(tmp_path: Path, guess: str) -> None:
+    content = TEXTS[guess].encode(guess)
+    number = 1
+    if guess != "utf-16":
+        # Far beyond the block that Python decodes at once, and after nothing that tells the encoding.
+        content, number = b"abc O\n" * 9000 + content + b"\n", 9001
     with pytest.raises(ConfigurationError) as error:
-        lines(tmp_path, b"abc\n" * 9000 + b"\xfc\n", encoding)
-    assert f"text.txt:9001: not decodable as encoding={encoding!r}" in str(error.value)
-    assert f"perhaps {suggested!r}" in str(error.value)
+        lines(tmp_path, content)
+    assert f"text.txt:{number}: not decodable as encoding='utf-8'" in str(error.value)
+    assert f"perhaps {guess!r}" in str(error.value)
+
+
+def test_other_encodings_than_utf_8(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"text.txt:2: .*encoding='ascii'.*perhaps 'utf-8'"):
+        lines(tmp_path, "a\né".encode(), "ascii")
+    with pytest.raises(ConfigurationError, match=r"text.txt:1: .*encoding='utf-16'.*perhaps 'utf-8'"):
+        lines(tmp_path, "aé".encode(), "utf-16")
+    with pytest.raises(ConfigurationError, match=r"text.txt:1: .*perhaps 'latin-1'"):
+        lines(tmp_path, "María Muñoz visitó Málaga y Cádiz.".encode("latin-1"))
+
+
+def test_gzip(tmp_path: Path) -> None:
+    content = gzip.compress("María\r\nNovak".encode())
+    assert lines(tmp_path, content) == ["María", "Novak"]
+    assert read_text(tmp_path / "text.txt", "utf-8") == "María\r\nNovak"
+    with pytest.raises(ConfigurationError, match=r"text.txt: is compressed by gzip, but damaged"):
+        lines(tmp_path, content[:-12])
+    with pytest.raises(ConfigurationError, match=r"text.txt: is compressed by gzip, but damaged"):
+        lines(tmp_path, content[:2])
+
+
+def test_missing(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"cannot be read .*METANER_DATA"):
+        list(read_lines(tmp_path / "missing", "utf-8"))

@@ -1,0 +1,165 @@
+"""Documents from files, folders and standard input."""
+
+import io
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Optional
+
+from allennlp.common.checks import ConfigurationError
+
+from allennlp_metaner.data.lines import read_lines, read_text
+from allennlp_metaner.tagging.documents import Source, of_sentences
+
+FORMATS = {
+    "text": {".txt", ".text", ".md"},
+    "jsonl": {".jsonl", ".ndjson"},
+    "columns": {".conll", ".conllu", ".bio", ".iob", ".iob2", ".tsv"},
+}
+"""Formats of input, and the names of files that have them."""
+
+STANDARD_INPUT = "-"
+TEXT_FIELDS = ("text", "sentence")
+WORD_FIELDS = ("words", "tokens")
+
+
+def input_files(inputs: Sequence[str]) -> list[str]:
+    """
+    The files of the inputs; those of a folder, and of the folders inside, by name.
+
+    # Raises
+
+    `ConfigurationError`, if there is no such file, or none in a folder.
+    """
+    files: list[str] = []
+    for name in inputs:
+        path = Path(name)
+        if name != STANDARD_INPUT and path.is_dir():
+            inside = sorted(str(file) for file in path.rglob("*") if _is_visible_file(file, path))
+            if not inside:
+                raise ConfigurationError(f"{name}: there are no files in this folder")
+            files += inside
+        elif name == STANDARD_INPUT or path.is_file():
+            files.append(name)
+        else:
+            raise ConfigurationError(f"{name}: there is no such file or folder. Check the path")
+    return files
+
+
+def _is_visible_file(file: Path, folder: Path) -> bool:
+    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+    return file.is_file() and not hidden
+
+
+def read_sources(
+    files: Iterable[str], format: Optional[str] = None, encoding: str = "utf-8", word_column: int = 0
+) -> Iterator[Source]:
+    """
+    The documents of files.
+
+    # Parameters
+
+    files : `Iterable[str]`
+        Paths; "-" is standard input. Files that gzip compressed are read like others.
+    format : `str`, optional (default = `None`)
+        "text": a file is a document. "jsonl": a line is a document, with a raw `text` (or `sentence`), or the
+        `words` (or `tokens`) of a sentence; its other fields are kept. "columns": each sentence of a file
+        with one word a line is a document. `None`: by the name of the file; "text", if that says nothing.
+    encoding : `str`, optional (default = `"utf-8"`)
+    word_column : `int`, optional (default = `0`)
+        For "columns": where the word is, from 0, or from -1 at the end of the line backwards.
+
+    # Returns
+
+    `Iterator[Source]`
+        What cannot be read is a `Source` with an `error`.
+    """
+    for file in files:
+        kind = format or _format_of(file)
+        try:
+            if kind == "text":
+                yield Source(_text(file, encoding), name=file, meta={"file": file})
+            elif kind == "jsonl":
+                yield from _json_lines(file, _lines(file, encoding))
+            else:
+                yield from _columns(file, _lines(file, encoding), word_column)
+        except ConfigurationError as error:
+            yield Source("", name=file, meta={"file": file}, error=_message(error))
+
+
+def _format_of(file: str) -> str:
+    suffixes = [suffix for suffix in Path(file).suffixes if suffix != ".gz"]
+    for name, endings in FORMATS.items():
+        if suffixes and suffixes[-1].lower() in endings:
+            return name
+    return "text"
+
+
+def _text(file: str, encoding: str) -> str:
+    return "".join(_standard_input(encoding)) if file == STANDARD_INPUT else read_text(file, encoding)
+
+
+def _lines(file: str, encoding: str) -> Iterator[str]:
+    if file == STANDARD_INPUT:
+        return (line.rstrip("\r\n") for line in _standard_input(encoding))
+    return read_lines(file, encoding)
+
+
+def _standard_input(encoding: str) -> Iterator[str]:
+    try:
+        yield from io.TextIOWrapper(sys.stdin.buffer, encoding, newline="\n")
+    except UnicodeError as error:
+        raise ConfigurationError(
+            f"standard input is not decodable as encoding={encoding!r} ({error}). Give its encoding"
+        ) from error
+
+
+def _json_lines(file: str, lines: Iterable[str]) -> Iterator[Source]:
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            yield _json_line(line, f"{file}:{number}")
+
+
+def _json_line(line: str, name: str) -> Source:
+    try:
+        fields = json.loads(line)
+    except ValueError as error:
+        return Source("", name=name, error=f"the line is not JSON ({error}). Give one object a line")
+    if isinstance(fields, dict):
+        for key in TEXT_FIELDS:
+            if isinstance(fields.get(key), str):
+                return Source(fields[key], name=name, meta=fields)
+        for key in WORD_FIELDS:
+            if isinstance(fields.get(key), list):
+                return _of_words(fields[key], name, fields)
+    meta = fields if isinstance(fields, dict) else {}
+    message = f'{line[:80]!r} has no text and no words: give {{"text": "..."}} or {{"words": ["a", "list"]}}'
+    return Source("", name=name, meta=meta, error=message)
+
+
+def _columns(file: str, lines: Iterable[str], word_column: int) -> Iterator[Source]:
+    numbered = enumerate(lines, start=1)
+    for is_word, group in groupby(numbered, key=lambda line: _is_word(line[1])):
+        if is_word:
+            rows = [(number, line.split("\t" if "\t" in line else None)) for number, line in group]
+            words = [row[word_column] if -len(row) <= word_column < len(row) else "" for _, row in rows]
+            yield _of_words(words, f"{file}:{rows[0][0]}", {})
+
+
+def _is_word(line: str) -> bool:
+    return bool(line.strip()) and not line.startswith("-DOCSTART-")
+
+
+def _of_words(words: list[Any], name: str, meta: dict[str, Any]) -> Source:
+    try:
+        source = of_sentences([words], name)
+    except ConfigurationError as error:
+        return Source("", name=name, meta=meta, error=_message(error))
+    source.meta = meta
+    return source
+
+
+def _message(error: ConfigurationError) -> str:
+    return str(error.message)

@@ -1,0 +1,232 @@
+"""`allennlp metaner-label`: every format in and out, errors, and going on after an interruption."""
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+import spacy
+from allennlp.common.checks import ConfigurationError
+from spacy.tokens import DocBin
+
+from allennlp_metaner.commands import label
+from allennlp_metaner.data.column_reader import ColumnReader
+from allennlp_metaner.data.sentence import words_and_tags
+from allennlp_metaner.tagging.engine import Engine
+from allennlp_metaner.tagging.name_tagger import NameTagger
+from tests.commands.conftest import Command
+from tests.tagging.conftest import CapitalsBackend
+
+
+@pytest.fixture(autouse=True)
+def backend(monkeypatch: pytest.MonkeyPatch) -> CapitalsBackend:
+    """The command with a quick backend in place of an archive."""
+    found = CapitalsBackend()
+
+    def load(archive: str, threshold: float, language: str, sentences: str, **_: object) -> NameTagger:
+        assert archive == "model"
+        return NameTagger(Engine(found, threshold, language, sentences))
+
+    monkeypatch.setattr(label.NameTagger, "load", load)
+    return found
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a file of each kind, six documents in all."""
+    folder = tmp_path / "in"
+    (folder / "inside").mkdir(parents=True)
+    (folder / "a.txt").write_bytes("then Élise Novak left.\r\n\r\nthe <b> in Paris".encode())
+    (folder / "b.jsonl").write_text(
+        '{"id": 7, "text": "so Peter left."}\n\n{"words": ["so", "Anna", "left"], "tags": [1]}\n', "utf-8"
+    )
+    (folder / "inside/c.conll").write_text("so\tO\nMaria\tB-PER\n\n-DOCSTART-\n\nrain\tO\n", "utf-8")
+    (folder / "inside/d").write_text("nothing", "utf-8")
+    (folder / ".hidden").write_text("no Name", "utf-8")
+    return folder
+
+
+NAMES = ["Élise Novak", "Paris", "Peter", "Anna", "Maria"]
+
+
+def lines(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def test_json_lines(command: Command, folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "new/names.jsonl"
+    command("metaner-label", "model", folder, "-o", output)
+    found = lines(output)
+    assert [entity["text"] for line in found for entity in line["entities"]] == NAMES  # type: ignore[attr-defined]
+    assert list(found[0]) == ["file", "text", "entities"]
+    assert found[0]["file"] == str(folder / "a.txt")
+    assert found[1] == {
+        "id": 7,
+        "text": "so Peter left.",
+        "entities": [{"text": "Peter", "label": "LOC", "start": 3, "end": 8, "confidence": 0.5}],
+    }
+    assert found[2]["tags"] == [1] and found[2]["words"] == ["so", "Anna", "left"]
+    assert len(found) == 6
+    assert [path.name for path in output.parent.iterdir()] == ["names.jsonl"]
+    command("metaner-label", "model", folder, "-o", output, "--details", "--force")
+    assert list(lines(output)[0]) == ["file", "text", "entities", "sentences"]
+
+
+def test_columns(command: Command, folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "names.conll"
+    command("metaner-label", "model", folder, "-o", output)
+    read = [words_and_tags(instance) for instance in ColumnReader(separator="\t").read(str(output))]
+    assert read[0] == (["then", "Élise", "Novak", "left", "."], ["O", "B-PER", "I-PER", "O", "O"])
+    assert len(read) == 7
+    # And the other way: what comes out goes in.
+    again = tmp_path / "again.conll"
+    command("metaner-label", "model", output, "-o", again)
+    assert again.read_text("utf-8") == output.read_text("utf-8")
+
+
+def test_csv(command: Command, folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "names.csv"
+    command("metaner-label", "model", folder, "-o", output)
+    with output.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["text"] for row in rows] == NAMES
+    text = (folder / "a.txt").read_bytes().decode()
+    assert text[int(rows[0]["start"]) : int(rows[0]["end"])] == NAMES[0]
+    assert [row["document"] for row in rows][2:] == [
+        f"{folder / 'b.jsonl'}:1",
+        f"{folder / 'b.jsonl'}:3",
+        f"{folder / 'inside/c.conll'}:1",
+    ]
+
+
+def test_doc_bin(command: Command, folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "names.spacy"
+    command("metaner-label", "model", folder, "-o", output)
+    docs = list(DocBin().from_disk(output).get_docs(spacy.blank("xx").vocab))
+    assert [entity.text for doc in docs for entity in doc.ents] == NAMES
+    assert docs[0].text == (folder / "a.txt").read_bytes().decode()
+    assert [len(list(doc.sents)) for doc in docs] == [2, 1, 1, 1, 1, 1]
+
+
+def test_html(command: Command, folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "names.html"
+    command("metaner-label", "model", folder, "-o", output)
+    page = output.read_text("utf-8")
+    assert page.count("<mark") == 5 and page.count("<h2>") == 6
+    assert "&lt;b&gt;" in page and "<b>" not in page and "http" not in page and "<script" not in page
+
+
+def test_screen(command: Command, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command("metaner-label", "model", folder / "b.jsonl")
+    captured = capsys.readouterr()
+    assert captured.out == "so [Peter LOC] left.\nso [Anna LOC] left\n"
+    assert captured.err == ""
+    command("metaner-label", "model", folder / "b.jsonl", "--format", "csv", "--threshold", "0.6")
+    assert capsys.readouterr().out == "document,start,end,text,label,confidence\n"
+
+
+def test_colour(
+    command: Command, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    command("metaner-label", "model", folder / "b.jsonl")
+    assert "so \x1b[32mPeter LOC\x1b[0m left." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "content"),
+    [
+        ([], "so Peter left.\n"),
+        (["--input-format", "jsonl"], '{"text": "so Peter left."}\n'),
+        (["--input-format", "columns", "--word-column", "1"], "1 so\n2 Peter\n3 left.\n"),
+    ],
+)
+def test_standard_input(
+    command: Command,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    content: str,
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content.encode())))
+    command("metaner-label", "model", "-", *arguments)
+    assert capsys.readouterr().out.strip() == "so [Peter LOC] left."
+
+
+def test_errors_are_named_and_end_nothing(
+    command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "in.jsonl"
+    bad = ["{", "3", '{"id": 5}', '{"words": ["a", 1]}', '{"text": "it went boom"}', '{"text": "\\ud800 Al"}']
+    source.write_text("\n".join(['{"text": "Anna"}', *bad, '{"text": ""}']), "utf-8")
+    (tmp_path / "latin.txt").write_bytes("Élise vécut à Málaga.".encode("latin-1"))
+    output = tmp_path / "out.jsonl"
+    command("metaner-label", "model", source, tmp_path / "latin.txt", "-o", output)
+    found = lines(output)
+    assert ["error" in line for line in found] == [False, True, True, True, True, True, False, False, True]
+    assert found[3]["id"] == 5
+    assert found[6]["text"] == "\ud800 Al"
+    shown = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[0].removeprefix(str(tmp_path)) for line in shown] == [
+        *[f"/in.jsonl:{number}" for number in range(2, 7)],
+        "/latin.txt",
+        "6 documents could not be labelled",
+    ]
+    assert "not decodable" in shown[5]
+    with pytest.raises(ConfigurationError, match=r"in.jsonl:2: the line is not JSON"):
+        command("metaner-label", "model", source, "--fail-fast")
+
+
+def test_an_interrupted_run_goes_on(
+    command: Command,
+    backend: CapitalsBackend,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    expected, output = tmp_path / "whole.jsonl", tmp_path / "names.jsonl"
+    command("metaner-label", "model", folder, "-o", expected, "--details")
+
+    def interrupted(documents: Iterable[object], *_: object) -> Iterator[object]:
+        for number, document in enumerate(documents):
+            if number == 3:
+                raise KeyboardInterrupt
+            yield document
+
+    run = ["metaner-label", "model", folder, "-o", output, "--details"]
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(label, "_with_bar", interrupted)
+        command(*run)
+    part = tmp_path / "names.jsonl.part"
+    assert not output.exists() and len(lines(part)) == 4
+    with part.open("a", encoding="utf-8") as file:
+        file.write('{"text": "half a li')
+    with pytest.raises(
+        ConfigurationError, match=r"names.jsonl.part is of a run with other settings: threshold"
+    ):
+        command(*run, "--threshold", "0.9")
+    backend.batches.clear()
+    command(*run)
+    assert output.read_bytes() == expected.read_bytes()
+    assert sum(map(len, backend.batches)) == 3  # the sentences of the last three documents
+    assert not part.exists()
+
+
+def test_refused(command: Command, folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="missing: there is no such file"):
+        command("metaner-label", "model", tmp_path / "missing")
+    with pytest.raises(ConfigurationError, match=r"names.doc: the name does not tell the format"):
+        command("metaner-label", "model", folder, "-o", tmp_path / "names.doc")
+    with pytest.raises(ConfigurationError, match=r"a.txt is there already"):
+        command("metaner-label", "model", folder, "-o", folder / "a.txt")
+    with pytest.raises(ConfigurationError, match="give an output file"):
+        command("metaner-label", "model", folder, "--format", "spacy")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigurationError, match="no files in this folder"):
+        command("metaner-label", "model", tmp_path / "empty")
+    assert not list(tmp_path.glob("*.part"))
