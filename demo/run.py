@@ -1,6 +1,7 @@
 """
 The whole method in minutes, `make demo`: builds a small multilingual encoder, meta-trains on 521 English
-sentences, and labels Spanish, Dutch, German, French and Chinese ones, with and without adaptation.
+sentences, and labels Spanish, Dutch, German, French and Chinese ones, with and without adaptation. Then what
+the adapted model says of raw text in these languages teaches a student, which labels them as well.
 
 It writes to `demo/output` (started over by every run) and `.encoders/demo` (kept).
 """
@@ -16,11 +17,13 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segmentation import running_text, segment, spread
+from segmentation import Words, running_text, segment, spread
 
 if TYPE_CHECKING:
     from allennlp.models.archival import Archive
+    from allennlp.predictors import Predictor
     from allennlp.training import TrainerCallback
+    from transformers import PreTrainedTokenizerFast
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "demo" / "data"
@@ -81,31 +84,70 @@ def train() -> "Archive":
     return load_archive(OUTPUT / "model")
 
 
-def label_targets(archive: "Archive") -> dict[str, list[dict[str, Any]]]:
-    """Print F1 in every language, and return the examples: what the adapting predictor says of them."""
-    from allennlp.predictors import Predictor
-    from scoring import f1, read
-    from transformers import AutoTokenizer
+class TestSet:
+    """The test sentences of a language, as the words that are labelled and the tokens that are scored."""
 
-    tokenizer = AutoTokenizer.from_pretrained(str(ENCODER))
+    def __init__(self, language: str, tokenizer: "PreTrainedTokenizerFast") -> None:
+        from scoring import read
+
+        tokens, self.gold = read(DATA / f"{language}.test.bio")
+        self.without_misc = language in WITHOUT_MISC
+        self.words: list[Words] = [segment(sentence, tokenizer) for sentence in tokens]
+
+    def label(self, predictor: "Predictor") -> tuple[float, list[dict[str, Any]]]:
+        """F1, and what the predictor says of every sentence."""
+        from scoring import f1
+
+        inputs = [{"words": ["".join(word) for word in sentence]} for sentence in self.words]
+        outputs = predictor.predict_batch_json(inputs)
+        tags = [spread(words, output["tags"]) for words, output in zip(self.words, outputs, strict=True)]
+        return f1(tags, self.gold, self.without_misc), outputs
+
+
+def label_targets(
+    archive: "Archive", tests: dict[str, TestSet]
+) -> tuple[dict[str, list[float]], dict[str, list[dict[str, Any]]]]:
+    """
+    Print F1 in every language. Returns it, without and with adaptation, and the examples: what the adapting
+    predictor says of them.
+    """
+    from allennlp.predictors import Predictor
+
     adapting = Predictor.from_archive(archive, "adapting")
     plain = Predictor.from_archive(archive, "adapting", extra_args={"adapt": False})
     say("\nF1            without adaptation   with adaptation")
-    examples = {}
-    for language in TARGETS:
-        tokens, gold = read(DATA / f"{language}.test.bio")
-        words = [segment(sentence, tokenizer) for sentence in tokens]
-        inputs = [{"words": ["".join(word) for word in sentence]} for sentence in words]
-        outputs = [predictor.predict_batch_json(inputs) for predictor in (plain, adapting)]
-        without_misc = language in WITHOUT_MISC
-        before, after = (
-            f1([spread(w, o["tags"]) for w, o in zip(words, found, strict=True)], gold, without_misc)
-            for found in outputs
-        )
-        note = "   predicted MISC counts as O" if without_misc else ""
+    scores, examples = {}, {}
+    for language, test in tests.items():
+        before, _ = test.label(plain)
+        after, outputs = test.label(adapting)
+        scores[language] = [before, after]
+        note = "   predicted MISC counts as O" if test.without_misc else ""
         say(f"{language:<13} {before:18.1f} {after:17.1f}{note}")
-        examples[language] = [outputs[1][number] for number in EXAMPLES.get(language, ())]
-    return examples
+        examples[language] = [outputs[number] for number in EXAMPLES.get(language, ())]
+    return scores, examples
+
+
+def teach(
+    tests: dict[str, TestSet], scores: dict[str, list[float]], text: list[list[str]], tokenizer: Any
+) -> None:
+    """Train a student on what the adapted model says of raw text, and print its F1 beside the others."""
+    import student
+    from allennlp.predictors import Predictor
+
+    from allennlp_metaner.commands.pseudo_label import pseudo_label
+
+    words, labels = OUTPUT / "text.jsonl", OUTPUT / "pseudo_labels"
+    student.write_words(words, text, tokenizer)
+    say(f"\nThe adapted model labels {len(text)} raw sentences of demo/data/*.txt", timed=True)
+    pseudo_label([str(OUTPUT / "model")], [str(words)], labels)
+    say("A student, which is not adapted, learns from that", timed=True)
+    archive = student.train(OUTPUT / "model", labels, OUTPUT / "student")
+    predictor = Predictor.from_archive(archive, "adapting")
+    say("\nF1            without adaptation   with adaptation   student (not adapted)")
+    for language, test in tests.items():
+        before, after = scores[language]
+        f1, _ = test.label(predictor)
+        say(f"{language:<13} {before:18.1f} {after:17.1f} {f1:23.1f}")
 
 
 def show(language: str, output: dict[str, Any]) -> None:
@@ -119,26 +161,34 @@ def show(language: str, output: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Build, train, label, show."""
+    """Build, train, label, show, teach."""
     os.chdir(ROOT)
     shutil.rmtree(OUTPUT, ignore_errors=True)
     OUTPUT.mkdir(parents=True)
     os.environ.update(METANER_ENCODER=str(ENCODER), HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
     say("Loading AllenNLP; its log goes to demo/output/log.txt", timed=True)
     with logged(OUTPUT / "log.txt"):
+        import student
         from scoring import read
+        from transformers import AutoTokenizer
 
         from allennlp_metaner.tools.build_small_encoder import build_small_encoder
 
         say("Building the encoder in .encoders/demo, unless it is there", timed=True)
-        running = OUTPUT / "chinese.txt"
-        running.write_text("\n".join(map(running_text, read(DATA / "chinese.test.bio")[0])), encoding="utf-8")
+        text = [tokens for language in TARGETS for tokens in student.raw_sentences(DATA / f"{language}.txt")]
+        running = OUTPUT / "running.txt"
+        spoken = [*read(DATA / "chinese.test.bio")[0], *text]
+        running.write_text("\n".join(map(running_text, spoken)), encoding="utf-8")
         build_small_encoder(ENCODER, [*sorted(DATA.glob("*.bio")), running])
         say("Meta-training on demo/data/english.train.bio", timed=True)
         archive = train()
-        for language, outputs in label_targets(archive).items():
+        tokenizer = AutoTokenizer.from_pretrained(str(ENCODER))
+        tests = {language: TestSet(language, tokenizer) for language in TARGETS}
+        scores, examples = label_targets(archive, tests)
+        for language, outputs in examples.items():
             for output in outputs:
                 show(language, output)
+        teach(tests, scores, text, tokenizer)
         say(f"\nDone in {time.monotonic() - START:.0f} s ({time.process_time():.0f} s of processor time)")
 
 

@@ -1,11 +1,13 @@
 """The demo's corpus is what its README promises, and its config builds; `make demo` itself takes minutes."""
 
+import json
 from pathlib import Path
 
 import pytest
 from allennlp.commands.train import TrainModel
 from allennlp.common import Params
 
+from allennlp_metaner.commands.pseudo_label import pseudo_label
 from allennlp_metaner.data.coding import spans
 from allennlp_metaner.data.column_reader import ColumnReader
 from allennlp_metaner.data.sentence import words_and_tags
@@ -67,13 +69,54 @@ def test_no_sentence_is_in_two_files():
     assert len(everything) == len(set(everything))
 
 
-def test_readme_has_the_counts():
+@pytest.fixture
+def student(monkeypatch):
+    """The demo's module of this name."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.syspath_prepend(str(ROOT / "demo"))
+    import student
+
+    return student
+
+
+def test_readme_has_the_counts(student):
+    counted = set()
     for line in (DATA / "README.md").read_text("utf-8").splitlines():
-        if line.startswith("|") and ".bio" in line:
+        if line.startswith("|") and (".bio" in line or ".txt" in line):
             file, number_of_sentences, number_of_tokens, *_ = (cell.strip() for cell in line.split("|")[1:])
-            found = sentences(file.removesuffix(".bio"))
+            if file.endswith(".bio"):
+                found = [words for words, _ in sentences(file.removesuffix(".bio"))]
+            else:
+                found = student.raw_sentences(DATA / file)
             assert len(found) == int(number_of_sentences), file
-            assert sum(len(words) for words, _ in found) == int(number_of_tokens), file
+            assert sum(map(len, found)) == int(number_of_tokens), file
+            counted.add(file)
+    assert counted == {path.name for path in DATA.iterdir()} - {"README.md"}
+
+
+@pytest.mark.parametrize("language", TARGETS)
+def test_raw_text_is_large_enough_and_new(language, student):
+    raw = ["".join(tokens) for tokens in student.raw_sentences(DATA / f"{language}.txt")]
+    assert len(raw) >= 150 and len(set(raw)) == len(raw)
+    assert not set(raw) & {"".join(words) for words, _ in sentences(f"{language}.test")}
+
+
+def test_teacher_teaches_student(student, tiny_run, tmp_path, monkeypatch):
+    from allennlp.predictors import Predictor
+    from transformers import AutoTokenizer
+
+    monkeypatch.setenv("METANER_ENCODER", str(tiny_run.encoder))
+    monkeypatch.setenv("METANER_START", "")
+    monkeypatch.setenv("METANER_PSEUDO_LABELS", "")
+    text, labels = tmp_path / "text.jsonl", tmp_path / "pseudo_labels"
+    tokens = [words for words, _ in sentences("english.dev")][:12]
+    student.write_words(text, tokens, AutoTokenizer.from_pretrained(str(tiny_run.encoder)))
+    assert [json.loads(line)["words"] for line in text.read_text("utf-8").splitlines()] == tokens
+    pseudo_label([str(tiny_run.run)], [str(text)], labels)
+    archive = student.train(tiny_run.run, labels, tmp_path / "student")
+    predictor = Predictor.from_archive(archive, "adapting")
+    output = predictor.predict_json({"words": tokens[0]})
+    assert len(output["tags"]) == len(tokens[0]) and "support" not in output
 
 
 def test_chinese_words(monkeypatch):
