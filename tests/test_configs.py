@@ -97,6 +97,10 @@ STUDENT: dict[str, Any] = {
         {"type": "slanted_triangular", "cut_frac": 0.1, "ratio": 32, "warmup_steps": MISSING},
     ),
 }
+VOTING = {
+    "dataset_reader.word_weights": "vote",
+    **under("model", {"soft_label_loss": "squared_error", "hard_label_weight": 1.0}),
+}
 GROUPS = [[["text_field_embedder"], {"lr": 1e-4}], [["classifier"], {"lr": 1e-3}]]
 SMALL = under("trainer", {"optimizer.parameter_groups": GROUPS, "optimizer.lr": 1e-4})
 
@@ -165,13 +169,8 @@ DIFFERENCES: dict[str, tuple[str, dict[str, Any]]] = {
         {**SMALL, "trainer.num_epochs": 3, "trainer.learning_rate_scheduler.warmup_steps": 130},
     ),
     "unlabelled/student": ("base_en", STUDENT),
-    "unlabelled/voting": (
-        "unlabelled/student",
-        {
-            "dataset_reader.word_weights": "vote",
-            **under("model", {"soft_label_loss": "squared_error", "hard_label_weight": 1.0}),
-        },
-    ),
+    "unlabelled/voting": ("unlabelled/student", VOTING),
+    "small/voting": ("small/student", VOTING),
     "unlabelled/knn": ("unlabelled/student", {"dataset_reader.word_weights": "knn"}),
     "unlabelled/voting_knn": ("unlabelled/voting", {"dataset_reader.word_weights": "vote+knn"}),
     "unlabelled/from_pretrained": (
@@ -323,7 +322,7 @@ def test_the_papers_numbers() -> None:
 
 @pytest.mark.parametrize("name", TRAINING)
 def test_is_built(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    student = name.startswith("unlabelled") or name == "small/student"
+    student = name.startswith("unlabelled") or name in ("small/student", "small/voting")
     if name.startswith("low_resource") or student:
         start = request.getfixturevalue("tiny_run").run
         request.getfixturevalue("monkeypatch").setenv("METANER_START", str(start))

@@ -64,8 +64,13 @@ def attention(
     generator: Optional[torch.Generator] = None,
     **kwargs: Any,
 ) -> torch.Tensor:
-    """`torch.nn.functional.scaled_dot_product_attention` with a generator for its dropout."""
-    if not dropout_p or kwargs:
+    """
+    `torch.nn.functional.scaled_dot_product_attention` with a generator for its dropout, and as products of
+    all heads. PyTorch's own, on CPUs, consists of many small ones. With lower precision each of these goes to
+    oneDNN, which takes longer than the products themselves.
+    """
+    lower_precision = torch.get_float32_matmul_precision() != "highest" and query.device.type == "cpu"
+    if not (dropout_p or lower_precision) or kwargs:
         return functional.scaled_dot_product_attention(
             query, key, value, attn_mask, dropout_p, is_causal, scale=scale, **kwargs
         )

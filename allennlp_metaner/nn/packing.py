@@ -9,6 +9,8 @@ from typing import Any, Optional
 import torch
 from torch.nn import functional
 
+from allennlp_metaner.nn.dropout import attention
+
 _CURRENT: ContextVar[Optional["Packing"]] = ContextVar("packing", default=None)
 
 
@@ -100,9 +102,9 @@ class Packing:
             )
             for rows in (query, key, value)
         ]
-        attended = functional.scaled_dot_product_attention(
-            heads[0], heads[1], heads[2], self._allowed, dropout
-        )
+        # Who gives dropout a generator looks for PyTorch's own function.
+        attend = functional.scaled_dot_product_attention if dropout else attention
+        attended = attend(heads[0], heads[1], heads[2], self._allowed, dropout)
         return _Merged.apply(attended.reshape(len(there), -1), back).view_as(query)
 
     @cached_property

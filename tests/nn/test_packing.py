@@ -101,3 +101,13 @@ def test_current_packing() -> None:
             raise KeyError
         assert current_packing() is one
     assert current_packing() is None
+
+
+def test_attention_of_lower_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By other products, with the same result."""
+    torch.manual_seed(0)
+    mask = torch.tensor([[True, True, True], [True, False, False]])
+    rows = torch.randn(4, 6, dtype=torch.float64)
+    expected = Packing(mask).attention(rows, rows, rows, 2, 0.0)
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "medium")
+    torch.testing.assert_close(Packing(mask).attention(rows, rows, rows, 2, 0.0), expected)

@@ -1,6 +1,9 @@
 // A student of soft labels with the small encoder.
-(import '../lib/student.libsonnet') + (import '../lib/small.libsonnet') + {
+(import '../lib/student.libsonnet') + {
   trainer+: {
-    optimizer+: { lr: 5e-5, parameter_groups: [[['text_field_embedder'], { lr: 5e-5 }], [['classifier'], { lr: 5e-4 }]] },
+    optimizer+: {
+      lr: 5e-5,
+      parameter_groups: [[['text_field_embedder'], { lr: 5e-5 }], [['classifier'], { lr: 5e-4 }]],
+    },
   },
 }

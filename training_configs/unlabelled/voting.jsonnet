@@ -1,5 +1,2 @@
-// A student of hard labels, of words on which all teachers agree.
-(import '../lib/student.libsonnet') + {
-  word_weights:: 'vote',
-  model+: { soft_label_loss: 'squared_error', hard_label_weight: 1.0 },
-}
+// A student of the tags on which all teachers agree, from the weights of one.
+(import '../lib/student.libsonnet') + (import '../lib/voting.libsonnet')
