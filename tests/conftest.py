@@ -109,6 +109,17 @@ def write_columns(path: Path, sentences: Sequence[Sentence], middle: str, inside
             file.write("\n")
 
 
+def write_universal_ner(path: Path, sentences: Sequence[Sentence]) -> None:
+    """The layout of Universal NER: comments, numbered words, no MISC."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as file:
+        for number, (words, tags) in enumerate(sentences):
+            file.write(f"# sent_id = {number}\n# text = {' '.join(words)}\n")
+            for position, (word, tag) in enumerate(zip(words, tags, strict=True), start=1):
+                file.write(f"{position}\t{word}\t{'O' if 'MISC' in tag else tag}\t-\t-\n")
+            file.write("\n")
+
+
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with tiny corpora in the layout that the shipped configs expect of METANER_DATA."""
@@ -121,6 +132,8 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
             write_columns(folder / f"conll2002/{language}.{name}", sentences[part], " NN ")
     for name in ("train", "dev", "test"):
         write_columns(folder / f"msra/{name}.bio", sentences[:40], "\t")
+        for language in ("pt", "da"):
+            write_universal_ner(folder / f"uner/{language}.{name}.iob2", sentences[:10])
     # The paper's split has 2,375 test sentences, so there must be more of them.
     write_columns(folder / "europeana/enp_FR.bnf.bio", sentences * 32, " ", inside=True)
     return folder

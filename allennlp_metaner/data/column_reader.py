@@ -57,6 +57,10 @@ class ColumnReader(DatasetReader):
         The types that may occur, after `label_map`. If `None`, all.
     sentence_end : `str`, optional (default = `None`)
         A token that ends a sentence, for files without blank lines.
+    comment_prefix : `str`, optional (default = `None`)
+        What comment lines start with, such as "#" in CoNLL-U files. They stand before the first word of a
+        sentence. A line that starts so is still a word inside of a sentence, and before its first word if it
+        has as many columns as the others (`num_columns`, or a line further up) and a tag of the scheme.
     characters : `bool`, optional (default = `False`)
         Split words into single characters.
     split : `str`, optional (default = `None`)
@@ -91,6 +95,7 @@ class ColumnReader(DatasetReader):
         label_map: Optional[dict[str, str]] = None,
         entity_types: Optional[list[str]] = None,
         sentence_end: Optional[str] = None,
+        comment_prefix: Optional[str] = None,
         characters: bool = False,
         split: Optional[str] = None,
         test_size: Optional[Union[int, float]] = None,
@@ -115,6 +120,7 @@ class ColumnReader(DatasetReader):
         self._label_map = label_map or {}
         self._entity_types = entity_types
         self._sentence_end = sentence_end
+        self._comment_prefix = comment_prefix
         self._characters = characters
         self._split = split
         self._test_size = test_size
@@ -169,12 +175,16 @@ class ColumnReader(DatasetReader):
     def _rows(self, file_path: PathOrStr) -> Iterator[Optional[tuple[str, str]]]:
         """Word and tag of each line; `None` where a sentence may end."""
         num_columns, defined_by = self._num_columns, "the argument num_columns"
+        inside = False
         for number, line in enumerate(read_lines(file_path, self._encoding), start=1):
             if not line.strip(BLANKS) or line.startswith(DOCUMENT_START):
                 yield None
+                inside = False
                 continue
             place = f"{file_path}:{number}"
             columns = line.split(self._separator) if self._separator else BLANK_RUN.split(line.strip(BLANKS))
+            if not inside and self._is_comment(line, columns, num_columns):
+                continue
             if num_columns is None:
                 num_columns, defined_by = len(columns), f"the first line with a token, {number}"
             if len(columns) != num_columns:
@@ -186,8 +196,16 @@ class ColumnReader(DatasetReader):
             tag = _cell(columns, "tag_column", self._tag_column, place)
             self._check_row(word, tag, place)
             yield word, tag
-            if word == self._sentence_end:
+            inside = word != self._sentence_end
+            if not inside:
                 yield None
+
+    def _is_comment(self, line: str, columns: list[str], num_columns: Optional[int]) -> bool:
+        """Whether a line, where a sentence may begin, is a comment."""
+        if not self._comment_prefix or not line.startswith(self._comment_prefix):
+            return False
+        looks_like_token = len(columns) == num_columns and -num_columns <= self._tag_column < num_columns
+        return not (looks_like_token and SCHEMES[self._scheme].fullmatch(columns[self._tag_column]))
 
     def _check_row(self, word: str, tag: str, place: str) -> None:
         if not word:

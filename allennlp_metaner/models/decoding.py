@@ -1,12 +1,13 @@
 """From logits to BIO tags."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
+from allennlp.common.checks import ConfigurationError
 from allennlp.modules.conditional_random_field import allowed_transitions
 from allennlp.nn.util import viterbi_decode
 
-from allennlp_metaner.data.coding import only_bio
+from allennlp_metaner.data.coding import map_labels, only_bio
 
 
 class Decoder:
@@ -19,15 +20,31 @@ class Decoder:
         The label of every index.
     constrained : `bool`, optional (default = `False`)
         If true, the most probable well-formed BIO sequence; if false, every word's best tag.
+    ignored_types : `Sequence[str]`, optional (default = `()`)
+        Entity types whose tags become "O" after the choice, such as "MISC" for a corpus that does not
+        annotate it. Types that no label has are allowed.
+
+    # Raises
+
+    `ConfigurationError`, if `ignored_types` has a tag instead of an entity type.
     """
 
-    def __init__(self, labels: Mapping[int, str], constrained: bool = False) -> None:
-        self._names = only_bio([label for _, label in sorted(labels.items())])
+    def __init__(
+        self, labels: Mapping[int, str], constrained: bool = False, ignored_types: Sequence[str] = ()
+    ) -> None:
+        for type_ in ignored_types:
+            if type_ in ("", "O") or type_.startswith(("B-", "I-")):
+                raise ConfigurationError(
+                    f"ignored_types has {type_!r}, which is no entity type. Give types without prefix, such "
+                    'as ["MISC"]'
+                )
+        names = only_bio([label for _, label in sorted(labels.items())])
+        self._names = map_labels(names, dict.fromkeys(ignored_types, "O"))
         self._indices = {label: index for index, label in labels.items()}
         self._constrained = constrained
         if constrained:
-            number = len(self._names)
-            allowed = set(allowed_transitions("BIO", dict(enumerate(self._names))))
+            number = len(names)
+            allowed = set(allowed_transitions("BIO", dict(enumerate(names))))
             forbidden = torch.full((number + 2, number + 2), float("-inf"), dtype=torch.double)
             for pair in allowed:
                 forbidden[pair] = 0.0

@@ -53,6 +53,9 @@ class MaxLossTagger(Model):
         The embeddings and so many of the transformer's bottom layers are frozen; `None` freezes nothing.
     constrain_decoding : `bool`, optional (default = `False`)
         Find the best tag sequence that is well-formed BIO, instead of every word's best tag (the paper).
+    ignored_types : `List[str]`, optional (default = `None`)
+        Entity types that count as "O" wherever tags are predicted or scored: `["MISC"]` scores a model of
+        four types on a corpus that has no MISC.
     subword_labels : `bool`, optional (default = `False`)
         The authors' published code: `[CLS]`, `[SEP]` and the non-first subwords ("X") have labels of their
         own, which enter the loss. Needs an embedder with `output` = "subwords", and the labels in the
@@ -82,6 +85,7 @@ class MaxLossTagger(Model):
         loss_reduction: str = "sentence",
         frozen_layers: Optional[int] = 3,
         constrain_decoding: bool = False,
+        ignored_types: Optional[list[str]] = None,
         subword_labels: bool = False,
         adapter: Optional[Adapter] = None,
         soft_label_loss: str = "cross_entropy",
@@ -110,7 +114,8 @@ class MaxLossTagger(Model):
         self._soft_label_loss = soft_label_loss
         self._hard_label_weight = hard_label_weight
         self._subword_labels = SubwordLabels(vocab, LABEL_NAMESPACE) if subword_labels else None
-        self._decoder = Decoder(vocab.get_index_to_token_vocabulary(LABEL_NAMESPACE), constrain_decoding)
+        labels = vocab.get_index_to_token_vocabulary(LABEL_NAMESPACE)
+        self._decoder = Decoder(labels, constrain_decoding, ignored_types or ())
         self._metric = SpanF1()
         self._num_scored = 0
         if frozen_layers is not None:
@@ -243,8 +248,8 @@ class MaxLossTagger(Model):
 
     def probabilities(self, output: dict[str, Any]) -> list[list[float]]:
         """
-        The softmax probability of every predicted tag, a list a sentence. With `subword_labels`, that of the
-        label "O" where a special label was predicted.
+        The softmax probability of every predicted tag, a list a sentence; that of the label "O" where a tag
+        of `ignored_types` or, with `subword_labels`, a special label was predicted.
         """
         softmax = output["logits"].softmax(dim=-1).tolist()
         return [

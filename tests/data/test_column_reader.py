@@ -147,6 +147,46 @@ def test_sentence_breaks(tmp_path: Path) -> None:
     assert [s["words"] for s in read(path, sentence_end=".")] == [["a", "."], ["M.", "b"], ["c", "."], ["."]]
 
 
+def test_comments_before_a_sentence(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        "# newdoc id = d\n# text = Ana em Lima\n1\tAna\tB-PER\t-\tx\n2\tem\tO\t-\tx\n\n"
+        "# sent_id = 2\n\n# sent_id = 3\n1\t#\tO\t-\t-\n-DOCSTART-\n#\n1\tLima\tB-LOC\t-\tx\n",
+    )
+    found = read(path, word_column=1, tag_column=2, separator="\t", num_columns=5, comment_prefix="#")
+    assert found == [
+        {"words": ["Ana", "em"], "tags": ["B-PER", "O"]},
+        {"words": ["#"], "tags": ["O"]},
+        {"words": ["Lima"], "tags": ["B-LOC"]},
+    ]
+
+
+def test_comments_with_as_many_columns_as_tokens(tmp_path: Path) -> None:
+    """In the layout of MultiCoNER, a comment has four columns too, but no tag."""
+    path = write(
+        tmp_path, "# id 11-a\tdomain=es\nana _ _ B-PER\n# _ _ O\n\n# id 11-b\tdomain=es\neva _ _ O\n"
+    )
+    assert [sentence["words"] for sentence in read(path, comment_prefix="#")] == [["ana", "#"], ["eva"]]
+
+
+def test_a_word_that_looks_like_a_comment(tmp_path: Path) -> None:
+    path = write(tmp_path, "# O\n\na O\n# O\n\n# O\nb O\n\n# id\nc O\n")
+    # Without `num_columns`, nothing yet tells the first line from a comment.
+    expected = [["a", "#"], ["#", "b"], ["c"]]
+    assert [sentence["words"] for sentence in read(path, comment_prefix="#")] == expected
+    found = read(path, comment_prefix="#", num_columns=2)
+    assert [sentence["words"] for sentence in found] == [["#"], *expected]
+    # A comment inside of a sentence is none, and cannot be a word here.
+    path = write(tmp_path, "a O\n# a comment\nb O\n")
+    with pytest.raises(ConfigurationError, match=r"data\.txt:2: 3 columns in '# a comment'"):
+        read(path, comment_prefix="#")
+
+
+def test_comments_after_a_token_that_ends_a_sentence(tmp_path: Path) -> None:
+    path = write(tmp_path, "a O\n. O\n# the next one\nb O\n")
+    assert [s["words"] for s in read(path, comment_prefix="#", sentence_end=".")] == [["a", "."], ["b"]]
+
+
 @pytest.mark.parametrize(
     ("total", "fraction", "kept"),
     [(1000, 0.01, 10), (150, 0.05, 8), (20, 0.024, 1), (3, 0.01, 1), (7, 1.0, 7)],

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from allennlp.common.checks import ConfigurationError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -63,6 +64,26 @@ def test_masked_words_have_no_tag(constrained: bool) -> None:
     mask = torch.tensor([[True] * 4, [True, False, False, False]])
     tags = Decoder(NAMES, constrained)(logits, mask)  # type: ignore[arg-type]
     assert tags == [["B-PER"] * 4, ["B-PER"]]
+
+
+@pytest.mark.parametrize("constrained", [False, True])
+@pytest.mark.parametrize("seed", range(5))
+def test_ignored_types(seed: int, constrained: bool) -> None:
+    """The choice is the same, and then tags of these types become O."""
+    logits = torch.randn(12, len(LABELS), generator=torch.Generator().manual_seed(seed)) * 3
+    mask = torch.ones(1, 12, dtype=torch.bool)
+    decoder = Decoder(NAMES, constrained, ["PER", "DATE"])
+    (found,) = decoder(logits.unsqueeze(0), mask)  # type: ignore[arg-type]
+    chosen = decode(logits, constrained)
+    assert any(tag.endswith("PER") for tag in chosen)
+    assert found == ["O" if tag.endswith("PER") else tag for tag in chosen]
+    assert decoder.names(torch.tensor([[1, 2, 4]]), mask[:, :3]) == [["O", "O", "B-LOC"]]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("type_", ["B-MISC", "O", ""])
+def test_ignored_types_are_types(type_: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"ignored_types has .*\[\"MISC\"\]"):
+        Decoder(NAMES, ignored_types=[type_])
 
 
 def test_names_and_index() -> None:

@@ -2,8 +2,17 @@
 local data = (import 'settings.libsonnet').data;
 // Every key is spelled out, so that a target's reader can replace the source's in an archive (targets/).
 local columns = {
-  type: 'ner_columns', word_column: 0, encoding: 'utf-8', separator: null, scheme: 'BIO', sentence_end: null,
+  type: 'ner_columns', word_column: 0, tag_column: -1, encoding: 'utf-8', separator: null, scheme: 'BIO',
+  sentence_end: null, comment_prefix: null,
   entity_types: ['PER', 'ORG', 'LOC', 'MISC'],
+};
+// Universal NER, version 1: no MISC, comment lines.
+local uner(language) = {
+  reader: columns { num_columns: 5, word_column: 1, tag_column: 2, separator: '\t', comment_prefix: '#' },
+  test_reader: self.reader,
+  train: '%s/uner/%s.train.iob2' % [data, language],
+  dev: '%s/uner/%s.dev.iob2' % [data, language],
+  test: '%s/uner/%s.test.iob2' % [data, language],
 };
 
 {
@@ -53,4 +62,7 @@ local columns = {
     dev: data + '/msra/dev.bio',
     test: data + '/msra/test.bio',
   },
+  // The development languages, on which settings may be chosen.
+  uner_pt: uner('pt'),
+  uner_da: uner('da'),
 }

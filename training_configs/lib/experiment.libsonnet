@@ -11,6 +11,13 @@ local corpora = import 'corpora.libsonnet';
     zh: { file: corpora.msra_zh.test, overrides: import '../targets/zh.jsonnet' },
   },
 
+  // What settings may be chosen on: the source's dev data, and two languages that are no targets of the paper.
+  development: {
+    en: { file: corpora.conll2003_en.dev },
+    pt: { file: corpora.uner_pt.dev, overrides: import '../targets/pt.jsonnet' },
+    da: { file: corpora.uner_da.dev, overrides: import '../targets/da.jsonnet' },
+  },
+
   // Tables 3 and 4, and the controls, for targets with the four entity types of the source. `base` and `meta` are
   // overrides of the configs; `few` replaces the seeds of all but base and full.
   systems(base={}, meta={}, few={}):: {
