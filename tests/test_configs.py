@@ -475,7 +475,7 @@ def test_a_corpus_without_misc(tiny_run: SimpleNamespace, tiny_data: Path) -> No
             overrides=f"(import '{CONFIGS}/targets/{name}.jsonnet') + {{ 'model.adapter.enabled': false }}",
         )
         instances = list(archive.validation_dataset_reader.read(str(tiny_data / file)))[:10]
-        archive.model.forward_on_instances(instances)
+        archive.model.eval().forward_on_instances(instances)
         scores[name] = archive.model.get_metrics()
     assert scores["es"]["f1-measure-MISC"] > 0.5
     types = [key for key in scores["pt"] if "accuracy" not in key and "overall" not in key]

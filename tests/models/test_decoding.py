@@ -70,8 +70,8 @@ def test_masked_words_have_no_tag(constrained: bool) -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_ignored_types(seed: int, constrained: bool) -> None:
     """The choice is the same, and then tags of these types become O."""
-    logits = torch.randn(12, len(LABELS), generator=torch.Generator().manual_seed(seed)) * 3
-    mask = torch.ones(1, 12, dtype=torch.bool)
+    logits = torch.randn(40, len(LABELS), generator=torch.Generator().manual_seed(seed)) * 3
+    mask = torch.ones(1, 40, dtype=torch.bool)
     decoder = Decoder(NAMES, constrained, ["PER", "DATE"])
     (found,) = decoder(logits.unsqueeze(0), mask)  # type: ignore[arg-type]
     chosen = decode(logits, constrained)
