@@ -5,7 +5,16 @@ Importing the package registers all its components (`--include-package allennlp_
 texts with a trained model.
 """
 
-from allennlp_metaner.commands import cases, errors, experiment, label, neighbors, pseudo_label, report
+from allennlp_metaner.commands import (
+    average,
+    cases,
+    errors,
+    experiment,
+    label,
+    neighbors,
+    pseudo_label,
+    report,
+)
 from allennlp_metaner.data import column_reader, entity_masking_indexer, word_transformer_indexer
 from allennlp_metaner.evaluation import adapting_evaluator, sentence_serializer
 from allennlp_metaner.meta import meta_gradient, query_only
@@ -29,6 +38,7 @@ __all__ = [
     "adapting_evaluator",
     "adapting_predictor",
     "atomic_checkpointer",
+    "average",
     "bert_adam",
     "cases",
     "column_reader",

@@ -15,8 +15,13 @@ DEFAULTS = {
     "METANER_ENCODER": "bert-base-multilingual-cased",
     # The folder of the corpora: conll2003/eng.train and so on, see training_configs/lib/corpora.libsonnet.
     "METANER_DATA": "data",
-    # Low resource: the run whose model is fine-tuned, and the corpus (a name in corpora.libsonnet).
+    # Training that starts from a finished run: its folder, and which of its weights ("model_state_e3_b0.th"
+    # are those after three epochs).
     "METANER_START": "runs/meta_en",
+    "METANER_START_WEIGHTS": "best.th",
+    # Grids of second stages: the finished base models, "{seed}" for the seed. If empty, they are trained.
+    "METANER_BASE": "",
+    # Low resource: the corpus (a name in corpora.libsonnet).
     "METANER_TARGET": "conll2002_es",
     # A student: the folder that `allennlp metaner-pseudo-label` wrote.
     "METANER_PSEUDO_LABELS": "runs/pseudo_labels",

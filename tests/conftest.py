@@ -21,7 +21,7 @@ from transformers import BertConfig, BertModel, BertTokenizerFast
 if TYPE_CHECKING:
     from allennlp.models.archival import Archive
 
-    from allennlp_metaner.experiments.grid import Cell
+    from allennlp_metaner.experiments.jobs import Cell
 
 WORDS = """the a an in of on at and said is was by for from with to meets visited won beat joined city river
 bank council club company paris berlin london madrid maria peter anna novak smith torres acme globex

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -105,6 +106,25 @@ VOTING = {
     "dataset_reader.word_weights": "vote",
     **under("model", {"soft_label_loss": "squared_error", "hard_label_weight": 1.0}),
 }
+# What a second stage changes: where it starts, its rates, and how many checkpoints it keeps.
+STARTED = {
+    **under("vocabulary", {"type": "from_files", "directory": "{start}/vocabulary"}),
+    "model.initializer.regexes": [[".*", {"type": "pretrained", "weights_file_path": "{start}/best.th"}]],
+    "model.adapter.inner_loop.optimizer.lr": math.sqrt(10) * (3e-5 / 3),
+    "model.adapter.inner_loop.optimizer.eps": 1e-6 * math.sqrt(1000),
+    "trainer.checkpointer.keep_most_recent_by_count": 5,
+    "trainer.optimizer.lr": 3e-5,
+    "trainer.optimizer.parameter_groups": [
+        [["text_field_embedder"], {"lr": 3e-5}],
+        [["classifier"], {"lr": 10 * 3e-5}],
+    ],
+}
+MASKED: dict[str, Any] = {
+    "type": "entity_masking",
+    "probability": 0.2,
+    "model_name": MISSING,
+    **under("indexer", {"type": "word_transformer", "model_name": "{encoder}"}),
+}
 GROUPS = [[["text_field_embedder"], {"lr": 1e-4}], [["classifier"], {"lr": 1e-3}]]
 SMALL = under("trainer", {"optimizer.parameter_groups": GROUPS, "optimizer.lr": 1e-4})
 
@@ -195,6 +215,47 @@ DIFFERENCES: dict[str, tuple[str, dict[str, Any]]] = {
                 "parameter_groups": [[["text_field_embedder"], {"lr": 5e-5}], [["classifier"], {"lr": 5e-4}]],
             },
         ),
+    ),
+    "second_stage/base_en": (
+        "small/base_en",
+        {
+            **STARTED,
+            **under("data_loader", {"batches_per_epoch": 300}),
+            "trainer.num_epochs": 10,
+            "trainer.learning_rate_scheduler.warmup_steps": 300,
+            "validation_dataset_reader.retriever.sentence_encoder.pooling": "mean",
+        },
+    ),
+    "second_stage/base_masked_en": (
+        "second_stage/base_en",
+        {
+            **under("dataset_reader.token_indexers.tokens", MASKED),
+            "model.max_loss_weight": 2.0,
+        },
+    ),
+    "second_stage/meta_en": (
+        "small/meta_en",
+        {
+            **STARTED,
+            f"{INDEXER}.type": "word_transformer",
+            f"{INDEXER}.model_name": "{encoder}",
+            **under(INDEXER, dict.fromkeys(("indexer.type", "indexer.model_name", "probability"), MISSING)),
+            "model.max_loss_weight": 0.0,
+            "data_loader.batches_per_epoch": 300,
+            "trainer.num_epochs": 10,
+            "trainer.learning_rate_scheduler.warmup_steps": 300,
+            "trainer.meta_gradient.inner_loop.optimizer.lr": math.sqrt(10) * 3e-5,
+            "trainer.meta_gradient.inner_loop.optimizer.eps": 1e-6 * math.sqrt(1000),
+            "dataset_reader.retriever.sentence_encoder.pooling": "mean",
+            "validation_dataset_reader.retriever.sentence_encoder.pooling": "mean",
+        },
+    ),
+    "second_stage/full_en": (
+        "second_stage/meta_en",
+        {
+            **under("dataset_reader.base_reader.token_indexers.tokens", MASKED),
+            "model.max_loss_weight": 2.0,
+        },
     ),
     "official": (
         "meta_en",
@@ -327,7 +388,7 @@ def test_the_papers_numbers() -> None:
 @pytest.mark.parametrize("name", TRAINING)
 def test_is_built(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     student = name.startswith("unlabelled") or name in ("small/student", "small/voting")
-    if name.startswith("low_resource") or student:
+    if name.startswith(("low_resource", "second_stage")) or student:
         start = request.getfixturevalue("tiny_run").run
         request.getfixturevalue("monkeypatch").setenv("METANER_START", str(start))
     if student:
@@ -346,8 +407,8 @@ def test_is_built(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> 
     loss.backward()
     assert built.model.classifier.weight.grad.abs().sum() > 0
     assert isinstance(Evaluator.from_params(Params(ours["evaluation"])), AdaptingEvaluator)
-    adapted = name not in ("base_en", "small/base_en", "targets/no_misc_base") and "low" not in name
-    adapted = adapted and not student
+    plain = ("base_en", "small/base_en", "targets/no_misc_base", "second_stage/base_masked_en")
+    adapted = name not in (*plain, "second_stage/base_en") and "low" not in name and not student
     assert adapts(built.model) == adapted
     if ours["validation_data_path"]:
         (batch,) = built.trainer._validation_data_loader

@@ -2,11 +2,15 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from allennlp.commands.subcommand import Subcommand
 
+from allennlp_metaner.experiments.exposure import sentences_shown
 from allennlp_metaner.experiments.grid import read_grid
+from allennlp_metaner.experiments.jobs import Job, Training
+from allennlp_metaner.experiments.progress import check_files
 from allennlp_metaner.experiments.runner import ExperimentRunner
 
 
@@ -28,6 +32,9 @@ class Experiment(Subcommand):
         subparser.add_argument(
             "-s", "--serialization-dir", type=Path, required=True, help="folder of trainings and records"
         )
+        subparser.add_argument(
+            "--dry-run", action="store_true", help="only list what would be trained and evaluated"
+        )
         subparser.set_defaults(func=_run)
         return subparser
 
@@ -36,6 +43,9 @@ def _run(args: argparse.Namespace) -> None:
     packages = list(dict.fromkeys(["allennlp_metaner", *args.include_package]))
     cells = read_grid(args.grid, args.serialization_dir)
     runner = ExperimentRunner(cells, args.serialization_dir, packages)
+    if args.dry_run:
+        _show(runner.pending())
+        return
     failed = runner.run()
     print(runner.progress)
     if failed:
@@ -43,3 +53,14 @@ def _run(args: argparse.Namespace) -> None:
         sys.exit(
             f"{len(failed)} failed; see record.json and log.txt in{folders}\nRun it again to try these again."
         )
+
+
+def _show(pending: Sequence[Job]) -> None:
+    """What is to be done; an error, if it cannot be, since data is missing."""
+    for job in pending:
+        shown = sentences_shown(job) if isinstance(job, Training) else None
+        start = f", from {job.needs.folder.name}" if isinstance(job, Training) and job.needs else ""
+        print(job.title + ("" if shown is None else f": {shown:,} sentences shown in all{start}"))
+    trainings = sum(isinstance(job, Training) for job in pending)
+    print(f"{trainings} trainings and {len(pending) - trainings} evaluations are to be done.")
+    check_files(pending)

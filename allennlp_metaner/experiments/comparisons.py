@@ -8,6 +8,7 @@ import numpy as np
 from allennlp.common.checks import ConfigurationError
 
 from allennlp_metaner.analysis.bootstrap import RESAMPLES, Comparison, paired_bootstrap
+from allennlp_metaner.experiments.exposure import equal_data
 from allennlp_metaner.experiments.results import Predictions, Results
 
 
@@ -46,8 +47,9 @@ class Compared:
 
 def pairs(results: Results, more: Sequence[Sequence[str]] = ()) -> list[Pair]:
     """
-    For each target, every system with the grid's first system that is evaluated on it, or, if its name begins
-    with "full", with the one whose name begins with "base" and ends alike; then `more`.
+    For each target, every system with plain training (and labelling without adaptation) on as many sentences,
+    if the grid has it. If not, with the grid's first system that is evaluated on the target, or, if its name
+    begins with "full", with the one whose name begins with "base" and ends alike. Then `more`.
 
     # Parameters
 
@@ -63,7 +65,8 @@ def pairs(results: Results, more: Sequence[Sequence[str]] = ()) -> list[Pair]:
     found = []
     for target in results.targets:
         systems = [system for system in results.systems if target in results.targets_of(system)]
-        found += [Pair(target, system, _reference(system, systems)) for system in systems[1:]]
+        references = {system: _reference(results, system, systems) for system in systems}
+        found += [Pair(target, *pair) for pair in references.items() if pair[0] != pair[1]]
     for first, second in more:
         for system in (first, second):
             if system not in results.systems:
@@ -87,7 +90,12 @@ def pairs(results: Results, more: Sequence[Sequence[str]] = ()) -> list[Pair]:
     return list(once.values())
 
 
-def _reference(system: str, systems: Sequence[str]) -> str:
+def _reference(results: Results, system: str, systems: Sequence[str]) -> str:
+    shown = results.shown[system]
+    equal = (other for other in systems if other in results.plain and equal_data(results.shown[other], shown))
+    plain = next(equal, system)
+    if plain != system:
+        return plain
     namesake = "base" + system.removeprefix("full")
     return namesake if namesake in systems and namesake != system else systems[0]
 

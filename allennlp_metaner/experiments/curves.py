@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
-from allennlp_metaner.experiments.grid import Cell, Training
+from allennlp_metaner.experiments.exposure import sentences_shown
+from allennlp_metaner.experiments.jobs import Cell, Training
 from allennlp_metaner.experiments.records import read_record
 
 _DEV_F1, _LOSS = "validation_f1-measure-overall", "training_loss"
@@ -52,6 +53,10 @@ class Curve:
         batches = self.training.config["data_loader"].get("batches_per_epoch")
         group = self.training.config["trainer"].get("num_gradient_accumulation_steps", 1)
         return None if batches is None else -(-batches // group)
+
+    def shown(self, epoch: int) -> Optional[int]:
+        """Sentences shown after so many epochs, with those of the training that this one starts from."""
+        return sentences_shown(self.training, epoch)
 
     @property
     def best(self) -> Optional[float]:

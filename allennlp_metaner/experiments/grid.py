@@ -1,143 +1,35 @@
 """From a Jsonnet grid (systems x targets x seeds) to the trainings and evaluations that it asks for."""
 
-import hashlib
 import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 from allennlp.common import Params
 from allennlp.common.checks import ConfigurationError
+from allennlp.models.archival import CONFIG_NAME
+
+from allennlp_metaner.experiments.jobs import Cell, Training, digest
 
 SEEDS = ("random_seed", "numpy_seed", "pytorch_seed")
 """The keys of a config that a seed of the grid sets."""
 
-_NAMES = {str: "a string", dict: "an object", list: "a list", bool: "true or false"}
+_NAMES = {int: "a whole number", str: "a string", dict: "an object", list: "a list", bool: "true or false"}
 _GRID = {"seeds": list, "environment": dict, "systems": dict, "targets": dict}
 _SYSTEM = {
     "config": str,
+    "run": str,
     "overrides": dict,
     "environment": dict,
     "seeds": list,
     "targets": list,
     "adapt": bool,
     "start": str,
+    "last": int,
 }
 _TARGET = {"file": str, "overrides": dict}
-
-
-@dataclass(frozen=True)
-class Training:
-    """
-    A config with a seed. Two systems whose configs turn out the same share their trainings.
-
-    # Parameters
-
-    config : `dict[str, Any]`
-        What `allennlp train` takes, with nothing left to evaluate.
-    hash : `str`
-        A hex digest of the config.
-    source : `str`
-        The file that the config comes from.
-    seed : `int`
-    environment : `dict[str, str]`
-        The variables that the grid sets.
-    needs : `Training`, optional (default = `None`)
-        The training that this one starts from.
-    """
-
-    config: dict[str, Any]
-    hash: str
-    source: str
-    seed: int
-    environment: dict[str, str]
-    needs: Optional["Training"] = None
-
-    @property
-    def folder(self) -> Path:
-        """Where the job's files are, within the folder of the experiment."""
-        return Path("trainings", f"{Path(self.source).stem}-{self.seed}-{self.hash[:12]}")
-
-    @property
-    def title(self) -> str:
-        return f"training {self.folder.name}"
-
-    @property
-    def description(self) -> dict[str, Any]:
-        """What a record says of the job."""
-        start = self.needs.folder.name if self.needs else None
-        return {
-            "config": self.source,
-            "seed": self.seed,
-            "hash": self.hash,
-            "start": start,
-            "environment": self.environment,
-        }
-
-
-@dataclass(frozen=True)
-class Cell:
-    """
-    One system's result for one target and seed: the evaluation of a training.
-
-    # Parameters
-
-    system : `str`
-    target : `str`
-    needs : `Training`
-        The training that is evaluated.
-    file : `str`
-        The target's test file.
-    overrides : `dict[str, Any]`
-        As `-o` of `allennlp evaluate`.
-    """
-
-    system: str
-    target: str
-    needs: Training
-    file: str
-    overrides: dict[str, Any]
-
-    @property
-    def seed(self) -> int:
-        return self.needs.seed
-
-    @property
-    def hash(self) -> str:
-        """A hex digest of all that the result depends on: the training's config, and how it is evaluated."""
-        return _digest(json.dumps([self.needs.hash, self.file, self.overrides], sort_keys=True))
-
-    @property
-    def folder(self) -> Path:
-        """Where the job's files are, within the folder of the experiment."""
-        return Path("cells", f"{self.system}-{self.target}-{self.seed}-{self.hash[:12]}")
-
-    @property
-    def title(self) -> str:
-        return f"{self.system}, {self.target}, seed {self.seed}"
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return self.needs.environment
-
-    @property
-    def description(self) -> dict[str, Any]:
-        """What a record says of the job."""
-        return {
-            "system": self.system,
-            "target": self.target,
-            "seed": self.seed,
-            "hash": self.hash,
-            "training": self.needs.folder.name,
-            "file": self.file,
-            "overrides": self.overrides,
-        }
-
-
-Job = Training | Cell
 
 
 def read_grid(path: str | os.PathLike[str], directory: Path) -> list[Cell]:
@@ -147,11 +39,13 @@ def read_grid(path: str | os.PathLike[str], directory: Path) -> list[Cell]:
     seeds : `list[int]`
         A training for each.
     systems : `dict[str, dict]`
-        By name. `config` is the file of a training config, relative to the grid's own; all else is optional.
-        `overrides` and `environment` change the config, as `-o` and the shell do; `seeds` and `targets`
-        replace those of the grid; `adapt` says whether sentences are labelled with adaptation (default: as
-        the config says); `start` is the name of a system whose training with the same seed is what
-        `METANER_START` names.
+        By name. `config` is the file of a training config, relative to the grid's own, or `run` the folder of
+        a finished run, in which "{seed}" stands for the seed; all else is optional. `overrides` and
+        `environment` change the config, as `-o` and the shell do; `seeds` and `targets` replace those of the
+        grid; `adapt` says whether sentences are labelled with adaptation (default: as the config says);
+        `start` is the name of a system whose training with the same seed is what `METANER_START` names;
+        `last` evaluates the mean of the weights of so many last checkpoints (1: the last one), instead of the
+        weights that are best on dev data.
     targets : `dict[str, dict]`
         By name: the test `file`, and the `overrides` of an archive that can read it (optional).
     environment : `dict[str, str]`, optional (default = `{}`)
@@ -182,9 +76,10 @@ class _Grid:
         self._systems: dict[str, dict[str, Any]] = grid["systems"]
         self._targets: dict[str, dict[str, Any]] = grid["targets"]
         self._trainings: dict[tuple[str, int], Training] = {}
+        self._configs: dict[str, dict[str, Any]] = {}
         for kind, entries, keys, required in (
-            ("systems", self._systems, _SYSTEM, "config"),
-            ("targets", self._targets, _TARGET, "file"),
+            ("systems", self._systems, _SYSTEM, set[str]()),
+            ("targets", self._targets, _TARGET, {"file"}),
         ):
             if not entries:
                 raise self._error(kind, entries, f"at least one of the {kind}")
@@ -192,7 +87,9 @@ class _Grid:
                 # The names become those of folders.
                 if not re.fullmatch(r"\w[\w.+]*", name):
                     raise self._error(kind, name, "a name of letters, digits, '_', '.' and '+'")
-                self._check(entry, f"{kind}.{name}", keys, required={required})
+                self._check(entry, f"{kind}.{name}", keys, required)
+        for name, entry in self._systems.items():
+            self._check_system(entry, f"systems.{name}")
 
     def cells(self) -> list[Cell]:
         cells = []
@@ -210,7 +107,9 @@ class _Grid:
                         self._targets[target]["file"],
                         self._targets[target].get("overrides", {}),
                     )
-                    cells.append(Cell(system, target, training, file, {**overrides, **adaptation}))
+                    cells.append(
+                        Cell(system, target, training, file, {**overrides, **adaptation}, entry.get("last"))
+                    )
         return cells
 
     def _training(self, system: str, seed: int, followers: tuple[str, ...] = ()) -> Training:
@@ -221,6 +120,8 @@ class _Grid:
 
     def _evaluated(self, system: str, seed: int, followers: tuple[str, ...]) -> Training:
         entry, where = self._systems[system], f"systems.{system}"
+        if "run" in entry:
+            return self._finished(entry["run"], seed, f"{where}.run")
         environment = {
             **self._environment,
             **self._checked_environment(entry, where),
@@ -234,12 +135,39 @@ class _Grid:
             environment["METANER_START"] = str(self._directory / start.folder / "run")
         source = os.path.normpath(self._path.parent / entry["config"])
         overrides = {**entry.get("overrides", {}), **dict.fromkeys(SEEDS, seed)}
-        config = _evaluate(Path(source), overrides, environment, f"{self._path}: {where}.config")
+        config = self._config(source, overrides, environment, f"{self._path}: {where}.config")
         # Where the folder of the experiment is does not make a training another one.
         identity = json.dumps(config, sort_keys=True)
         if start:
             identity = identity.replace(json.dumps(str(self._directory))[1:-1], "")
-        return Training(config, _digest(identity), source, seed, environment, start)
+        return Training(config, digest(identity), source, seed, environment, start)
+
+    def _config(
+        self, source: str, overrides: dict[str, Any], environment: dict[str, str], where: str
+    ) -> dict[str, Any]:
+        # Systems that share a training differ in how it is evaluated alone.
+        key = json.dumps([source, overrides, environment], sort_keys=True)
+        if key not in self._configs:
+            self._configs[key] = _evaluate(Path(source), overrides, environment, where)
+        return self._configs[key]
+
+    def _finished(self, run: str, seed: int, where: str) -> Training:
+        folder = Path(run.replace("{seed}", str(seed))).resolve()
+        config = _evaluate(folder / CONFIG_NAME, {}, {}, f"{self._path}: {where}")
+        # The folder's name is that of a job, which should say where it is from.
+        source = f"{folder.parent.name}.run"
+        return Training(
+            config, digest(json.dumps([config, seed], sort_keys=True)), source, seed, {}, run=folder
+        )
+
+    def _check_system(self, entry: dict[str, Any], where: str) -> None:
+        if ("config" in entry) == ("run" in entry):
+            raise self._error(where, list(entry), "either config or run")
+        unused = [key for key in ("overrides", "environment", "start") if "run" in entry and key in entry]
+        if unused:
+            raise self._error(where, unused, "run without these, since a finished run is taken as it is")
+        if entry.get("last", 1) < 1 or isinstance(entry.get("last"), bool):
+            raise self._error(f"{where}.last", entry["last"], "a number of checkpoints, 1 or more")
 
     def _check(self, value: Any, where: str, keys: Mapping[str, type], required: set[str]) -> None:
         if not isinstance(value, dict):
@@ -294,7 +222,3 @@ def _evaluate(
     except (RuntimeError, ValueError) as error:
         raise ConfigurationError(f"{where}: {path} cannot be evaluated: {error}") from error
     raise ConfigurationError(f"{where}: {path} must be an object")
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,7 +1,7 @@
 """Pictures of a grid's results. The same results give the same file, with one version of matplotlib."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
@@ -103,30 +103,37 @@ def curves_picture(curves: Sequence[Curve], systems: Sequence[str]) -> bytes:
     names = list(dict.fromkeys([*systems, *map(_name, shown)]))
     labels = {name: ", ".join(_systems(name, shown)) for name in names}
     rows = -(-len(set(map(_name, shown))) // 2)
-    known = all(curve.updates_per_epoch is not None for curve in shown)
+    unit, scale = _scale(shown)
     with _figure(9.0, 3.4 + 0.2 * rows) as (figure, file):
         dev, loss = figure.subplots(1, 2)
         for curve in shown:
-            scale = (curve.updates_per_epoch or 1) if known else 100 / curve.epochs
             style = _style(names.index(_name(curve)))
             # Each name is in the legend once.
             label = labels.pop(_name(curve), None)
-            points = [(point.epoch, point.loss) for point in curve.points]
-            loss.plot(*_scaled(points, scale), label=label, **style)
-            dev.plot(*_scaled(curve.dev_f1, scale), **style)
+            for panel, name, points in (
+                (dev, None, curve.dev_f1),
+                (loss, label, [(point.epoch, point.loss) for point in curve.points]),
+            ):
+                amounts = [scale(curve, epoch) for epoch, _ in points]
+                panel.plot(amounts, [value for _, value in points], label=name, **style)
         dev.set_ylabel("F1 on dev data (%)")
         loss.set_ylabel("training loss")
         _scale_losses(loss, [point.loss for curve in shown for point in curve.points])
         for panel in (dev, loss):
             panel.set_xlim(left=0)
-            panel.set_xlabel("updates" if known else "share of the training (%)")
+            panel.set_xlabel(unit)
         if shown:
             figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     return file.getvalue()
 
 
-def _scaled(points: Sequence[tuple[int, float]], scale: float) -> tuple[list[float], list[float]]:
-    return [scale * epoch for epoch, _ in points], [value for _, value in points]
+def _scale(curves: Sequence[Curve]) -> tuple[str, Callable[[Curve, int], float]]:
+    """What to count epochs in: sentences, if all curves know theirs, or else updates."""
+    if all(curve.shown(1) is not None for curve in curves):
+        return "sentences shown", lambda curve, epoch: curve.shown(epoch) or 0
+    if all(curve.updates_per_epoch is not None for curve in curves):
+        return "updates", lambda curve, epoch: (curve.updates_per_epoch or 0) * epoch
+    return "share of the training (%)", lambda curve, epoch: 100 * epoch / curve.epochs
 
 
 def _scale_losses(panel: "Axes", losses: Sequence[float]) -> None:

@@ -16,12 +16,16 @@ from allennlp_metaner.experiments.records import FINISHED
 from allennlp_metaner.experiments.results import OVERALL, Results, status
 
 _NOTHING = "-"
+_SHOWN = "sentences shown"
 
 _F1 = """\
 Phrase-level F1 on the targets' files in per cent: mean ± sample standard deviation over seeds (number of
-seeds). The average over targets is made for each seed, and left out where a target has no result."""
+seeds). The average over targets is made for each seed, and left out where a target has no result.
+"Sentences shown" are those of the training and of what it started from; a task shows its query and its
+support set, or the query alone if the training does not use the support set."""
 _COMPARISONS = f"""\
-The difference in points of the mean F1 over seeds, first system minus second, tested by a paired bootstrap of
+Each system is compared with plain training on as many sentences, where there is such a system. The difference
+in points of the mean F1 over seeds, first system minus second, is tested by a paired bootstrap of
 {RESAMPLES:,} resamples. Where the systems have seeds in common, only these count, so the difference may not
 be that of the table above. A resample draws sentences of the file with replacement, the same ones for both
 systems, and seeds with replacement: the common ones in pairs ("pairs"), or, if there are none, each system's
@@ -66,7 +70,7 @@ def as_markdown(
         "![F1 by system and target](f1.svg)",
         "## F1 by type",
         *_type_tables(results),
-        *_comparisons(compared, not_compared),
+        *_comparisons(results, compared, not_compared),
         "## Compared with the paper",
         *(_paper(results) or ["No figures of the paper are known here for these systems and targets."]),
         "## Trainings",
@@ -86,7 +90,7 @@ def as_csv(results: Results) -> str:
     writer.writerow(
         [
             *("system", "target", "seed", "type", "precision", "recall", "f1"),
-            *("seconds", "device", "training", "cell"),
+            *("seconds", "device", "training", "cell", "sentences_shown"),
         ]
     )
     for result in results.finished:
@@ -96,7 +100,7 @@ def as_csv(results: Results) -> str:
                 [
                     *(cell.system, cell.target, cell.seed, type_, *(f"{score:.4f}" for score in scores)),
                     *(record.get("seconds"), record.get("device")),
-                    *(cell.needs.folder.name, cell.folder.name),
+                    *(cell.needs.folder.name, cell.folder.name, results.shown[cell.system]),
                 ]
             )
     return text.getvalue()
@@ -132,8 +136,8 @@ def _f1_tables(results: Results) -> list[str]:
             if average:
                 seeds = sorted(set.intersection(*(set(by_seed) for by_seed in by_target)))
                 row.append(_mean([fmean(by_seed[seed] for by_seed in by_target) for seed in seeds]))
-            rows.append(row)
-        tables.append(markdown_table(["system", *targets, *["average"] * average], rows))
+            rows.append([*row, _shown(results, system)])
+        tables.append(markdown_table(["system", *targets, *["average"] * average, _SHOWN], rows))
     return tables
 
 
@@ -143,26 +147,41 @@ def _type_tables(results: Results) -> list[str]:
         systems = [system for system in results.systems if results.of(system, target)]
         found = [result for system in systems for result in results.of(system, target)]
         types = sorted({type_ for result in found for type_ in result.scores} - {OVERALL})
-        rows = [
-            [system, *(_mean(results.f1(system, target, type_).values()) for type_ in types)]
-            for system in systems
-        ]
+        rows = []
+        for system in systems:
+            means = (_mean(results.f1(system, target, type_).values()) for type_ in types)
+            rows.append([system, *means, _shown(results, system)])
         if rows:
-            tables.append(markdown_table([target, *types], rows))
+            tables.append(markdown_table([target, *types, _SHOWN], rows))
     return tables
 
 
-def _comparisons(compared: Sequence[Compared], not_compared: Sequence[Pair]) -> list[str]:
+def _comparisons(results: Results, compared: Sequence[Compared], not_compared: Sequence[Pair]) -> list[str]:
     if not compared and not not_compared:
         return []
-    columns = ["target", "systems", "difference", f"{CONFIDENCE:.0%} interval", "p", "sentences", "seeds"]
+    columns = [
+        "target",
+        "systems",
+        "difference",
+        f"{CONFIDENCE:.0%} interval",
+        "p",
+        "sentences",
+        "seeds",
+        _SHOWN,
+    ]
     parts = ["## Comparisons", _COMPARISONS]
     if compared:
-        parts.append(markdown_table(columns, map(_compared, compared), left=2))
+        rows = [[*_compared(found), _shown(results, *found.pair[1:])] for found in compared]
+        parts.append(markdown_table(columns, rows, left=2))
     if not_compared:
         names = "; ".join(f"{pair.first} - {pair.second} on {pair.target}" for pair in not_compared)
         parts.append(f"Not compared, for lack of finished cells with predictions: {names}.")
     return parts
+
+
+def _shown(results: Results, *systems: str) -> str:
+    """The sentences that the systems' trainings showed, once if they are as many."""
+    return " and ".join(dict.fromkeys(_number(results.shown[system]) for system in systems))
 
 
 def _compared(found: Compared) -> list[str]:
@@ -190,7 +209,7 @@ def _paper(results: Results) -> list[str]:
                 gain = None if paper.is_base(system) else _gain(results, system, target)
                 their_gain = None if paper.is_base(system) else paper.gain(system, target)
                 rows.append([target, system, f"{ours:.2f}", f"{theirs:.2f}", _signed(ours - theirs)])
-                rows[-1] += [_signed(gain), _signed(their_gain)]
+                rows[-1] += [_signed(gain), _signed(their_gain), _shown(results, system)]
     for family in dict.fromkeys(map(paper.family, results.systems)):
         theirs = paper.average(family)
         pairs = _with_base(results, family)
@@ -201,7 +220,7 @@ def _paper(results: Results) -> list[str]:
             averages.append(row + [_signed(None if paper.is_base(family) else each) for each in gains])
     parts = [_PAPER] if rows or averages else []
     if rows:
-        columns = ["target", "system", "F1", "paper", "difference", "vs. base", "paper's vs. base"]
+        columns = ["target", "system", "F1", "paper", "difference", "vs. base", "paper's vs. base", _SHOWN]
         parts.append(markdown_table(columns, rows, left=2))
     if averages:
         columns = ["system", "targets", "average", "paper", "vs. base", "paper's vs. base"]
@@ -226,7 +245,7 @@ def _gain(results: Results, system: str, target: str) -> Optional[float]:
     common seeds, if there are any.
     """
     own = results.f1(system, target)
-    base = results.f1(system.replace(paper.family(system), paper.BASE, 1), target)
+    base = results.f1(paper.base_of(system), target)
     if not own or not base:
         return None
     seeds = own.keys() & base.keys()
@@ -247,21 +266,18 @@ def _trainings(curves: Sequence[Curve]) -> str:
         if curve.updates_per_epoch is not None:
             updates = f"{epochs * curve.updates_per_epoch:,}"
         minutes = f"{record['seconds'] / 60:.1f}" if done and "seconds" in record else _NOTHING
+        # A record has the time of the last attempt.
+        minutes = f"> {minutes}" if record.get("recovered") else minutes
+        best = _NOTHING if curve.best is None else f"{curve.best:.2f}"
         rows.append(
             [
                 *(curve.training.folder.name, ", ".join(curve.systems) or "a start for others"),
-                status(curve.record),
-                *(str(curve.training.seed), updates),
-                # A record has the time of the last attempt.
-                *(
-                    f"> {minutes}" if record.get("recovered") else minutes,
-                    str(record.get("device", _NOTHING)),
-                ),
-                _NOTHING if curve.best is None else f"{curve.best:.2f}",
+                *(status(curve.record), str(curve.training.seed), updates, _number(curve.shown(epochs))),
+                *(minutes, str(record.get("device", _NOTHING)), best),
             ]
         )
     note = "Minutes after `>`: the training was interrupted, and this is the last attempt alone.\n\n"
-    columns = ["training", "systems", "status", "seed", "updates", "minutes", "device", "best dev F1"]
+    columns = ["training", "systems", "status", "seed", "updates", _SHOWN, "minutes", "device", "best dev F1"]
     table = markdown_table(columns, rows, left=3)
     return note + table if "> " in table else table
 
@@ -272,6 +288,10 @@ def _mean(values: Iterable[float]) -> str:
         return _NOTHING
     spread = f" ± {stdev(numbers):.2f}" if len(numbers) > 1 else ""
     return f"{fmean(numbers):.2f}{spread} ({len(numbers)})"
+
+
+def _number(value: Optional[int]) -> str:
+    return _NOTHING if value is None else f"{value:,}"
 
 
 def _signed(value: Optional[float]) -> str:

@@ -13,7 +13,8 @@ import numpy as np
 from allennlp.common.checks import ConfigurationError
 
 from allennlp_metaner.analysis.bootstrap import f1, sentence_counts
-from allennlp_metaner.experiments.grid import Cell
+from allennlp_metaner.experiments.exposure import sentences_shown
+from allennlp_metaner.experiments.jobs import Cell
 from allennlp_metaner.experiments.records import FINISHED, PREDICTIONS, RECORD, read_record
 
 OVERALL = "overall"
@@ -153,6 +154,21 @@ class Results:
     def targets_of(self, system: str) -> tuple[str, ...]:
         """What the grid asks for, finished or not."""
         return tuple(dict.fromkeys(cell.target for cell in self.cells if cell.system == system))
+
+    @cached_property
+    def shown(self) -> dict[str, Optional[int]]:
+        """The sentences that each system's training showed, where it is known."""
+        return {cell.system: sentences_shown(cell.needs) for cell in reversed(self.cells)}
+
+    @cached_property
+    def plain(self) -> set[str]:
+        """The systems that are trained without tasks and label without adaptation."""
+        return {
+            cell.system
+            for cell in self.cells
+            if cell.needs.config["trainer"].get("type") != "meta"
+            and cell.overrides.get("model.adapter.enabled") is False
+        }
 
     def f1(self, system: str, target: str, type_: str = OVERALL) -> dict[int, float]:
         """F1 by seed, in per cent, of those seeds that have such entities."""

@@ -5,6 +5,7 @@ import logging
 import multiprocessing
 import os
 import shlex
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +22,9 @@ from allennlp.common.checks import ConfigurationError
 from allennlp.common.util import import_module_and_submodules
 from filelock import FileLock, Timeout
 
-from allennlp_metaner.experiments.grid import Cell, Job, Training
+from allennlp_metaner.experiments.averaging import last_checkpoints, mean_weights
+from allennlp_metaner.experiments.jobs import Cell, Job, Training
+from allennlp_metaner.experiments.progress import Progress, check_files
 from allennlp_metaner.experiments.records import (
     FAILED,
     FINISHED,
@@ -70,7 +73,6 @@ class ExperimentRunner:
         report: Callable[[str], None] = partial(print, flush=True),
         poll_seconds: float = 10.0,
     ) -> None:
-        self._cells = cells
         self._directory = directory.resolve()
         if "," in str(self._directory):
             raise ConfigurationError(
@@ -82,14 +84,26 @@ class ExperimentRunner:
         # A dict keeps the order, and each job once.
         self._jobs = list({job.folder: job for cell in cells for job in _with_needs(cell)}.values())
         self._before = {job.folder: self._record(job) for job in self._jobs}
+        self.progress = Progress(self._jobs, self._directory)
         # Forked from a process that has imported everything, but neither computed nor touched a GPU: a job
         # starts at once, and clean.
         self._processes = multiprocessing.get_context("forkserver")
         self._processes.set_forkserver_preload([__name__, *self._packages])
 
+    def pending(self) -> list[Job]:
+        """What is to be done, in the order in which it will be."""
+        return [job for job in self._jobs if self._status(job) is None]
+
     def run(self) -> list[Job]:
-        """Do all that is to be done, and return the jobs that failed."""
-        pending = [job for job in self._jobs if self._status(job) is None]
+        """
+        Do all that is to be done, and return the jobs that failed.
+
+        # Raises
+
+        `ConfigurationError`, before anything is done, if data that is needed is not there.
+        """
+        pending = self.pending()
+        check_files(pending)
         waiting = False
         while pending:
             left = [job for job in pending if self._attempt(job) is None]
@@ -112,6 +126,8 @@ class ExperimentRunner:
             self._report(f"{self.progress} {job.title}")
             self._work(job)
         status = self._status(job)
+        if status == FINISHED:
+            self._report(f"{self.progress} {self.progress.result(job)}")
         if status == FAILED:
             self._report(f"{self.progress} {job.title} FAILED: {self._record(job)['error']}")  # type: ignore[index]
         return status
@@ -148,11 +164,6 @@ class ExperimentRunner:
         if record is None or (record["status"] == FAILED and record == self._before[job.folder]):
             return None
         return record["status"]
-
-    @property
-    def progress(self) -> str:
-        done = sum(self._status(cell) == FINISHED for cell in self._cells)
-        return f"[{done}/{len(self._cells)} cells]"
 
 
 def _with_needs(job: Job) -> Iterator[Job]:
@@ -205,6 +216,8 @@ def _work(
 
 def _train(training: Training, folder: Path) -> dict[str, Any]:
     run, config = folder / "run", folder / "config.json"
+    if training.run:
+        return _adopt(training.run, run)
     write_json(config, training.config)
     # Without a checkpoint there is nothing to continue from, only remains.
     recover = any(run.glob("model_state_e*.th"))
@@ -217,19 +230,46 @@ def _train(training: Training, folder: Path) -> dict[str, Any]:
     }
 
 
+def _adopt(finished: Path, run: Path) -> dict[str, Any]:
+    """A link to a finished run in place of one of our own."""
+    metrics = json.loads((finished / "metrics.json").read_text(encoding="utf-8"))
+    run.unlink(missing_ok=True)
+    run.symlink_to(finished, target_is_directory=True)
+    return {"command": ["ln", "-s", str(finished), "NEW_RUN"], "adopted": True, "metrics": metrics}
+
+
 def _evaluate(cell: Cell, folder: Path, directory: Path) -> dict[str, Any]:
-    archive = str(directory / cell.needs.folder / "run/model.tar.gz")
+    run = directory / cell.needs.folder / "run"
+    # A run that packed no archive can be loaded as well.
+    archive = str(run / "model.tar.gz" if (run / "model.tar.gz").exists() else run)
     overrides = json.dumps({**cell.overrides, "evaluation.batch_serializer": {"type": "sentences"}})
     predictions = str(folder / PREDICTIONS)
     device = 0 if torch.cuda.is_available() else -1
-    metrics = evaluate_from_archive(
-        archive,
-        # In quotes, since AllenNLP takes a bare name with a comma for two files.
-        json.dumps(cell.file),
-        cmd_overrides=overrides,
-        cuda_device=device,
-        predictions_output_file=predictions,
-        file_friendly_logging=True,
-    )
+    with _weights(run, cell.last) as weights:
+        metrics = evaluate_from_archive(
+            archive,
+            # In quotes, since AllenNLP takes a bare name with a comma for two files.
+            json.dumps(cell.file),
+            cmd_overrides=overrides,
+            cuda_device=device,
+            predictions_output_file=predictions,
+            weights_file=weights,  # type: ignore[arg-type]
+            file_friendly_logging=True,
+        )
     options = ["-o", overrides, "--cuda-device", str(device), "--predictions-output-file", "NEW_FILE"]
+    if cell.last:
+        # As an archive of its own: metaner-average writes it.
+        archive = f"AVERAGE_OF_LAST_{cell.last}_OF_{run}"
     return {"command": ["allennlp", "evaluate", archive, cell.file, *options], "metrics": metrics}
+
+
+@contextmanager
+def _weights(run: Path, last: Optional[int]) -> Iterator[Optional[str]]:
+    """A file with the mean of the last checkpoints, while it is needed; `None`: the archive's own weights."""
+    if last is None:
+        yield None
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "weights.th")
+        torch.save(mean_weights(last_checkpoints(run, last)), path)
+        yield str(path)

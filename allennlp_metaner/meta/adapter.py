@@ -15,7 +15,7 @@ from allennlp_metaner.meta.inner_loop import Adapted, InnerLoop
 from allennlp_metaner.meta.parameters import NamedParameters, preserved, trainable_parameters
 from allennlp_metaner.meta.replacing import Halves, Values
 from allennlp_metaner.meta.valued import with_values
-from allennlp_metaner.nn.joined import joined, num_sentences
+from allennlp_metaner.nn.joined import first_sentences, joined, num_sentences
 
 
 class Adapter(FromParams):
@@ -34,6 +34,9 @@ class Adapter(FromParams):
     dropout : `bool`, optional (default = `False`)
         Whether dropout is on during the update (it is in the authors' published code). The sentence itself
         is always labelled without.
+    num_neighbors : `int`, optional (default = `None`)
+        Adapt to so many of the nearest support sentences, where the retriever finds more for other uses. If
+        `None`, to all of them.
     enabled : `bool`, optional (default = `True`)
         Whether evaluator and predictor adapt if they are not told. The base model's configs say no.
     """
@@ -43,11 +46,18 @@ class Adapter(FromParams):
         inner_loop: Optional[InnerLoop] = None,
         max_loss_weight: float = 0.0,
         dropout: bool = False,
+        num_neighbors: Optional[int] = None,
         enabled: bool = True,
     ) -> None:
+        if num_neighbors is not None and num_neighbors < 1:
+            raise ConfigurationError(
+                f"adapter.num_neighbors={num_neighbors} must be at least 1, or null for all; to switch "
+                "adaptation off, set adapter.enabled = false"
+            )
         self._inner_loop = inner_loop or InnerLoop(optimizer=Lazy(AdamOptimizer, lr=1e-5), num_steps=1)
         self._max_loss_weight = max_loss_weight
         self._dropout = dropout
+        self._num_neighbors = num_neighbors
         self.enabled = enabled
 
     @exclusive()
@@ -88,7 +98,8 @@ class Adapter(FromParams):
         return outputs
 
     def _label_together(self, model: Model, tasks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        queries = [task["query"] for task in tasks]
+        model.eval()
+        queries = _queries(model, tasks)
         parameters = trainable_parameters(model)
 
         def label(adapted: Adapted) -> list[dict[str, Any]]:
@@ -102,7 +113,7 @@ class Adapter(FromParams):
             label,
             model,  # type: ignore[arg-type]
             parameters,
-            [task["support"] for task in tasks],
+            [first_sentences(task["support"], self._num_neighbors) for task in tasks],
             queries,
             max_loss_weight=self._max_loss_weight,
         )
@@ -111,6 +122,12 @@ class Adapter(FromParams):
             for number, output in zip(numbers, labelled, strict=True):
                 outputs[number] = output
         return outputs
+
+
+def _queries(model: Model, tasks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The tasks' queries, with what the model takes from their support sets besides adaptation."""
+    queries: Any = getattr(model, "queries", None)
+    return queries(tasks) if queries else [task["query"] for task in tasks]
 
 
 def _label(

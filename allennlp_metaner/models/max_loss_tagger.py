@@ -18,6 +18,7 @@ from allennlp_metaner.data.sentence import LABEL_NAMESPACE
 from allennlp_metaner.meta.adapter import Adapter
 from allennlp_metaner.models.decoding import Decoder
 from allennlp_metaner.models.freezing import freeze_bottom
+from allennlp_metaner.models.nearest_words import NearestWords
 from allennlp_metaner.models.subword_labels import SubwordLabels
 from allennlp_metaner.models.word_transformer_embedder import WordTransformerEmbedder
 from allennlp_metaner.nn.joined import joined
@@ -60,6 +61,9 @@ class MaxLossTagger(Model):
         The authors' published code: `[CLS]`, `[SEP]` and the non-first subwords ("X") have labels of their
         own, which enter the loss. Needs an embedder with `output` = "subwords", and the labels in the
         vocabulary (`tokens_to_add`).
+    nearest_words : `NearestWords`, optional (default = `None`)
+        Mix in the labels of similar words of the support sentences (kNN-NER), with or without adaptation,
+        where sentences come with their tasks. The vectors are those of the model without adaptation.
     adapter : `Adapter`, optional (default = one Adam step with a learning rate of 1e-5)
         How evaluator and predictor adapt this model to a sentence.
     soft_label_loss : `str`, optional (default = `"cross_entropy"`)
@@ -87,6 +91,7 @@ class MaxLossTagger(Model):
         constrain_decoding: bool = False,
         ignored_types: Optional[list[str]] = None,
         subword_labels: bool = False,
+        nearest_words: Optional[NearestWords] = None,
         adapter: Optional[Adapter] = None,
         soft_label_loss: str = "cross_entropy",
         hard_label_weight: float = 0.0,
@@ -110,6 +115,9 @@ class MaxLossTagger(Model):
         )
         self.max_loss_weight = max_loss_weight
         self.adapter = adapter or Adapter()
+        if nearest_words and subword_labels:
+            raise ConfigurationError("nearest_words needs a model of words: set subword_labels = false")
+        self._nearest_words = nearest_words
         self._loss_reduction = loss_reduction
         self._soft_label_loss = soft_label_loss
         self._hard_label_weight = hard_label_weight
@@ -149,6 +157,14 @@ class MaxLossTagger(Model):
                 row += num_rows
         return [{**batch, "tokens": each} for batch, each in zip(batches, tokens, strict=True)]
 
+    def queries(self, tasks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """
+        The query of each task, with what [`forward`](#forward) needs to know of its support set.
+        """
+        if self._nearest_words is None:
+            return [task["query"] for task in tasks]
+        return self._nearest_words.queries(self._vectors, self.classifier.out_features, tasks)
+
     def losses(self, batches: Sequence[dict[str, Any]], max_loss_weight: float | None = None) -> torch.Tensor:
         """
         The losses of several batches of sentences, from one pass through the encoder; metrics are left alone.
@@ -183,6 +199,7 @@ class MaxLossTagger(Model):
         task: list[dict[str, Any]] | None = None,
         probabilities: torch.Tensor | None = None,
         word_weights: torch.Tensor | None = None,
+        neighbors: torch.Tensor | None = None,
     ) -> dict[str, Any]:
         """
         # Parameters
@@ -193,8 +210,10 @@ class MaxLossTagger(Model):
             updated.
         metadata : `list[dict[str, Any]]`, optional (default = `None`)
         task : `list[dict[str, Any]]`, optional (default = `None`)
-            The pseudo tasks of these sentences. The model labels without adaptation and does not look at
-            them; [`Adapter`](../meta/adapter.md) does.
+            The pseudo tasks of these sentences. The model labels without adaptation and looks at them for
+            `nearest_words` alone; [`Adapter`](../meta/adapter.md) adapts to them.
+        neighbors : `torch.Tensor`, optional (default = `None`)
+            What `nearest_words` has found, see [`queries`](#queries).
         probabilities : `torch.Tensor`, optional (default = `None`)
             A teacher's, shape `(num_sentences, num_words, num_labels)`. The loss is then that of a student.
         word_weights : `torch.Tensor`, optional (default = `None`)
@@ -203,7 +222,8 @@ class MaxLossTagger(Model):
         # Returns
 
         `dict[str, Any]`
-            `logits` of shape `(num_sentences, num_words, num_labels)`, `mask` of shape
+            `logits` of shape `(num_sentences, num_words, num_labels)` (with `nearest_words`, the logarithms
+            of the mixture; losses are those of the model alone), `mask` of shape
             `(num_sentences, num_words)`, `tags` (a list of strings a sentence), `words` if there is metadata,
             and, if there are gold tags, `gold_tags`, `loss` and, in evaluation, `losses`: that of each
             sentence by itself, shape `(num_sentences,)`.
@@ -213,6 +233,10 @@ class MaxLossTagger(Model):
         word_logits = logits
         if self._subword_labels is not None:
             word_logits = self._subword_labels.first_subwords(logits, tokens)
+        if self._nearest_words is not None and not self.training:
+            if neighbors is None:
+                neighbors = self._nearest_words.joined(self.queries(task or ()))
+            word_logits = self._nearest_words.mixed(word_logits, neighbors)
         predicted = self._decoder(word_logits, mask)
         output: dict[str, Any] = {"logits": word_logits, "mask": mask, "tags": predicted}
         if metadata is not None:
@@ -256,6 +280,10 @@ class MaxLossTagger(Model):
             [row[self._decoder.index(tag)] for tag, row in zip(tags, rows, strict=False)]
             for tags, rows in zip(output["tags"], softmax, strict=True)
         ]
+
+    def _vectors(self, tokens: TextFieldTensors) -> torch.Tensor:
+        with fast_linear(self.classifier.weight.device):
+            return self.text_field_embedder(tokens)
 
     def _logits(self, tokens: TextFieldTensors) -> torch.Tensor:
         with fast_linear(self.classifier.weight.device):

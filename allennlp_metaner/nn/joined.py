@@ -1,7 +1,7 @@
 """Batches joined to one."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Optional
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -63,3 +63,13 @@ def num_sentences(batch: dict[str, Any]) -> int:
     """The number of sentences of a batch."""
     first = next(iter(batch.values()))
     return num_sentences(first) if isinstance(first, dict) else len(first)
+
+
+def first_sentences(batch: dict[str, Any], number: Optional[int]) -> dict[str, Any]:
+    """The first sentences of a batch, padded as before; all of them, if `number` is `None`."""
+    if number is None:
+        return batch
+    return {
+        key: first_sentences(value, number) if isinstance(value, dict) else value[:number]
+        for key, value in batch.items()
+    }

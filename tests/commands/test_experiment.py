@@ -1,13 +1,16 @@
 """The command as AllenNLP finds it; what it does is tested in tests/experiments."""
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from allennlp.commands import main
+from allennlp.common.checks import ConfigurationError
 
 from allennlp_metaner.commands import experiment
+from allennlp_metaner.experiments.jobs import Cell, Training
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,6 +26,11 @@ class Recorder:
 
     def run(self) -> list[Any]:
         return self.failed
+
+    def pending(self) -> list[Any]:
+        return [self.training, Cell("base", "es", self.training, __file__, {})]
+
+    training = Training({"train_data_path": __file__, "trainer": {}}, "0" * 64, "base.jsonnet", 1, {})
 
 
 @pytest.fixture
@@ -49,6 +57,28 @@ def test_command(
         ([Path("grid.jsonnet"), Path("runs/x")], Path("runs/x"), ["allennlp_metaner"])
     ]
     assert "[1/2 cells]" in capsys.readouterr().out
+
+
+def test_dry_run(
+    recorder: type[Recorder], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is done, and missing data is told all the same."""
+    monkeypatch.setattr(recorder, "run", lambda self: pytest.fail("it runs"))
+    loader = {"batches_per_epoch": 4, "batch_size": 300}
+    training = dataclasses.replace(
+        recorder.training, config={"trainer": {"num_epochs": 2}, "data_loader": loader}
+    )
+    monkeypatch.setattr(recorder, "training", training)
+    call(monkeypatch, "grid.jsonnet", "-s", "runs/x", "--dry-run")
+    assert capsys.readouterr().out.splitlines()[-3:] == [
+        "training base-1-000000000000: 2,400 sentences shown in all",
+        "base, es, seed 1",
+        "1 trainings and 1 evaluations are to be done.",
+    ]
+    absent = dataclasses.replace(recorder.training, config={"trainer": {}, "train_data_path": "absent.txt"})
+    monkeypatch.setattr(recorder, "training", absent)
+    with pytest.raises(ConfigurationError, match=r"absent\.txt \(for training base-1"):
+        call(monkeypatch, "grid.jsonnet", "-s", "runs/x", "--dry-run")
 
 
 def test_failures_give_an_exit_status(recorder: type[Recorder], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from allennlp_metaner.experiments.curves import Curve, Point, read_curves
-from allennlp_metaner.experiments.grid import Training
+from allennlp_metaner.experiments.jobs import Training
 from allennlp_metaner.experiments.plots import curves_picture
 
 

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from allennlp.common.checks import ConfigurationError
 
-from allennlp_metaner.experiments.grid import Cell, read_grid
+from allennlp_metaner.experiments.grid import read_grid
+from allennlp_metaner.experiments.jobs import Cell
 
 CONFIG = "{ lr: 1, data: std.extVar('METANER_DATA'), start: std.extVar('METANER_START'), seed: 0 }"
 
@@ -76,6 +77,27 @@ def test_start(tmp_path: Path) -> None:
     assert [cell.hash for cell in cells] == [cell.hash for cell in moved]
 
 
+def test_finished_runs(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        (tmp_path / f"base/{seed}").mkdir(parents=True)
+        (tmp_path / f"base/{seed}/config.json").write_text(json.dumps({"lr": 1, "random_seed": seed}))
+    systems = {
+        "base": {"run": str(tmp_path / "base/{seed}"), "last": 1},
+        "tuned": {"config": "lib/config.jsonnet", "start": "base", "targets": ["es"]},
+    }
+    cells = read(tmp_path, grid(systems=systems))
+    base, tuned = cells[2], cells[5]
+    assert (base.seed, base.last) == (2, 1)
+    assert base.needs.run == tmp_path / "base/2"
+    assert base.needs.config == {"lr": 1, "random_seed": 2}
+    assert tuned.needs.needs == base.needs
+    assert tuned.needs.config["start"] == str(tmp_path / "runs" / base.needs.folder / "run")
+    # Other weights of one training are another cell.
+    systems["base"]["last"] = 3
+    again = read(tmp_path, grid(systems=systems))[2]
+    assert again.needs == base.needs and again.hash != base.hash
+
+
 def test_hash_follows_the_config(tmp_path: Path) -> None:
     before = read(tmp_path, grid())[0]
     assert read(tmp_path, grid())[0] == before
@@ -101,6 +123,11 @@ def test_hash_follows_the_config(tmp_path: Path) -> None:
         (with_system(environment={"A": 1.5}), ["systems.base.environment.A", "1.5", "a string or"]),
         (with_system(config="no.jsonnet"), ["systems.base.config", "no file", "no.jsonnet"]),
         (with_system(config="."), ["systems.base.config", "no file"]),
+        (with_system(run="x"), ["systems.base", "either config or run"]),
+        (grid(systems={"base": {}}), ["systems.base", "either config or run"]),
+        (grid(systems={"base": {"run": "x{seed}"}}), ["systems.base.run", "no file", "x1/config.json"]),
+        (grid(systems={"base": {"run": "x", "start": "y"}}), ["systems.base", '["start"]', "without these"]),
+        (with_system(last=0), ["systems.base.last", "0", "1 or more"]),
         ("{ a: }", ["grid.jsonnet cannot be evaluated"]),
         ("[1]", ["the grid", "must be an object"]),
     ],

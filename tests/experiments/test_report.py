@@ -1,5 +1,6 @@
 import csv
 import io
+import json
 import shutil
 from statistics import fmean, stdev
 from typing import Any
@@ -47,16 +48,16 @@ def test_f1(finished: Any) -> None:
     assert "10 of 10 cells are finished." in text
     assert "## Missing" not in text
     header, base, full, no_masking = rows(text, "## F1", "system")
-    assert header == ["system", "es", "nl", "average"]
+    assert header == ["system", "es", "nl", "average", "sentences shown"]
     scores = list(results.f1("base", "es").values())
     assert scores[0] != scores[1]
     assert base[1] == f"{fmean(scores):.2f} ± {stdev(scores):.2f} (2)"
     # es and nl have the same made-up sentences.
     assert base[1] == base[2] == base[3]
     assert full[0] == "full"
-    assert no_masking[1:] == [f"{results.f1('no_masking', 'es')[1]:.2f} (1)"] * 3
+    assert no_masking[1:] == [f"{results.f1('no_masking', 'es')[1]:.2f} (1)"] * 3 + ["-"]
     by_type = rows(text, "## F1 by type", "nl")
-    assert by_type[0] == ["nl", "LOC", "MISC", "ORG", "PER"]
+    assert by_type[0] == ["nl", "LOC", "MISC", "ORG", "PER", "sentences shown"]
     per = results.f1("full", "nl", "PER").values()
     assert by_type[2][4] == f"{fmean(per):.2f} ± {stdev(per):.2f} (2)"
 
@@ -65,10 +66,11 @@ def test_comparisons(finished: Any) -> None:
     text, results = report(finished)
     assert "two-sided" in text and "Of a system with one seed, only sentences are resampled" in text
     table = rows(text, "## Comparisons", "target")
-    assert table[0] == ["target", "systems", "difference", "95% interval", "p", "sentences", "seeds"]
+    columns = ["target", "systems", "difference", "95% interval", "p", "sentences", "seeds"]
+    assert table[0] == [*columns, "sentences shown"]
     difference = fmean(results.f1("full", "es").values()) - fmean(results.f1("base", "es").values())
     assert table[1][:3] == ["es", "full - base", f"{difference:+.2f}"]
-    assert table[1][5:] == ["30", "2 pairs"]
+    assert table[1][5:] == ["30", "2 pairs", "-"]
     assert table[2][6] == "1 each"
 
 
@@ -79,8 +81,8 @@ def test_paper(finished: Any) -> None:
     )
     table = rows(text, "## Compared with the paper", "target")
     assert table[1:3] == [
-        ["es", "base", f"{base:.2f}", "74.59", f"{base - 74.59:+.2f}", "-", "-"],
-        ["es", "full", f"{full:.2f}", "76.75", f"{full - 76.75:+.2f}", f"{full - base:+.2f}", "+2.16"],
+        ["es", "base", f"{base:.2f}", "74.59", f"{base - 74.59:+.2f}", "-", "-", "-"],
+        ["es", "full", f"{full:.2f}", "76.75", f"{full - 76.75:+.2f}", f"{full - base:+.2f}", "+2.16", "-"],
     ]
     averages = rows(text, "## Compared with the paper", "system")
     # Over the seed that both have.
@@ -100,8 +102,8 @@ def test_trainings(finished: Any) -> None:
     text, _ = report(finished)
     table = rows(text, "## Trainings", "training")
     assert len(table) == 1 + 5
-    assert table[1][1:] == ["base", "finished", "1", "100", "1.5", "cpu", "87.50"]
-    assert table[3][5] == "> 1.5"
+    assert table[1][1:] == ["base", "finished", "1", "100", "-", "1.5", "cpu", "87.50"]
+    assert table[3][6] == "> 1.5"
     assert "this is the last attempt alone" in text
 
 
@@ -132,12 +134,12 @@ def test_targets_of_their_own(finished: Any) -> None:
     for cell in finished.cells(target="zh"):
         finished.finish(cell, 5)
     text, _ = report(finished)
-    assert "| system | es | nl | average |" in text and "| system | zh |\n" in text
+    assert "| system | es | nl | average |" in text and "| system | zh | sentences shown |\n" in text
     assert [row[:2] for row in rows(text, "## Compared with the paper", "target")[-2:]] == [
         ["zh", "base_no_misc"],
         ["zh", "full_no_misc"],
     ]
-    assert rows(text, "## Compared with the paper", "target")[-1][5:] == ["+0.00", "+1.47"]
+    assert rows(text, "## Compared with the paper", "target")[-1][5:] == ["+0.00", "+1.47", "-"]
     averages = rows(text, "## Compared with the paper", "system")
     assert [row[:2] for row in averages[1:]] == [
         ["base", "es, nl, zh"],
@@ -166,3 +168,33 @@ def test_csv(finished: Any) -> None:
         assert [line[name] for name in ("precision", "recall", "f1")] == [f"{score:.4f}" for score in scores]
     assert (lines[0]["seconds"], lines[0]["device"]) == ("6.0", "cpu")
     assert lines[0]["cell"].startswith("base-es-1-") and lines[0]["training"].startswith("base-1-")
+
+
+def test_sentences_shown(finished: Any) -> None:
+    """Where the configs say how many, in every table, and for the plain training on as many sentences."""
+    loader = {"batches_per_epoch": 50, "batch_size": 12}
+    plain = {"trainer": {"num_epochs": 2}, "data_loader": loader, "name": "plain"}
+    meta = {
+        "trainer": {"num_epochs": 2, "type": "meta"},
+        "dataset_reader": {"type": "pseudo_tasks", "retriever": {"num_neighbors": 2}},
+        "data_loader": {**loader, "batch_size": 4},
+    }
+    for name, config in {"plain": plain, "full": meta}.items():
+        (finished.grid.parent / f"{name}.jsonnet").write_text(json.dumps(config))
+    systems = {**finished.contents["systems"], "plain": {"config": "plain.jsonnet", "adapt": False}}
+    systems["full"]["config"] = "full.jsonnet"
+    finished.write_grid({**finished.contents, "systems": systems})
+    for cell in finished.cells():
+        finished.finish(cell, EVERY.get(cell.system, 3))
+    finished.train(finished.cells("full")[0], [0.5])
+    text, _ = report(finished)
+    assert [row[-1] for row in rows(text, "## F1", "system")[1:]] == ["-", "1,200", "-", "1,200"]
+    assert {row[1]: row[-1] for row in rows(text, "## Comparisons", "target")[1:]} == {
+        "full - plain": "1,200",
+        "no_masking - base": "-",
+        "plain - base": "1,200 and -",
+    }
+    (training,) = (
+        row for row in rows(text, "## Trainings", "training") if row[1:4] == ["full", "finished", "1"]
+    )
+    assert training[5] == "600"

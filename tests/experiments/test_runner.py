@@ -140,8 +140,10 @@ def test_failures_and_finished_cells(setting: SimpleNamespace) -> None:
     plain = by_system["plain"]
     assert "f1-measure-overall" in plain["metrics"]
     assert {"versions", "seed", "device", "seconds", "command", "hash"} <= plain.keys()
-    assert any(line.startswith("[1/3 cells] plain") for line in lines)
+    assert any(line.startswith("[1/3 cells, ") and "] plain, es, seed 1" in line for line in lines)
     assert any("FAILED" in line for line in lines)
+    f1 = 100 * by_system["plain"]["metrics"]["f1-measure-overall"]
+    assert any("plain, es, seed 1 finished in 0:" in line and f", F1 {f1:.2f}" in line for line in lines)
 
     # What a report reads.
     cells = read_grid(setting.folder / "grid.jsonnet", setting.folder / "runs")
@@ -188,7 +190,7 @@ def test_interruptions_change_nothing(setting: SimpleNamespace) -> None:
     def stop(line: str) -> None:
         if line.startswith("Waiting"):
             (folder / "slow").unlink()
-        if line.startswith("[1/2 cells]"):
+        if line.startswith("[1/2 cells, "):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from allennlp_metaner.experiments import grid
-from allennlp_metaner.experiments.grid import Cell, read_grid
+from allennlp_metaner.experiments.grid import read_grid
+from allennlp_metaner.experiments.jobs import Cell
 
 GRIDS = Path(__file__).parents[2] / "training_configs/experiments"
 
@@ -84,6 +85,113 @@ def test_small_low_resource() -> None:
         assert cell.needs.config["dataset_reader"]["fraction"] == int(percent) / 100
         assert cell.needs.config["data_loader"]["batch_sampler"]["batch_size"] == 32
         assert cell.needs.config["trainer"]["optimizer"]["parameter_groups"][1][1] == {"lr": 1e-3 / 3}
+
+
+SECOND_STAGE = ("plain", "query_only", "maml", "maml_adam")
+
+
+def shown(cell: Cell) -> int:
+    """Sentences of a training: a task of K = 2 shows three."""
+    config = cell.needs.config
+    updates = config["trainer"]["num_epochs"] * config["data_loader"]["batches_per_epoch"]
+    if "batch_size" in config["data_loader"]:
+        return updates * config["data_loader"]["batch_size"] * 3
+    return updates * config["data_loader"]["batch_sampler"]["batch_size"]
+
+
+def test_from_base() -> None:
+    """All ways from one base with as many sentences, the same rates and, masked or not, the same loss."""
+    found = cells("from_base")
+    names = {*SECOND_STAGE, *(f"{name}_masked" for name in SECOND_STAGE)}
+    adapted = {f"{name}_adapted" for name in ("base", "plain", *names) if name[:4] in ("base", "maml")}
+    assert {cell.system for cell in found} == {
+        *names,
+        *(f"{name}_mean" for name in names),
+        *adapted,
+        "plain_adapted",
+        "base",
+    }
+    assert {cell.target for cell in found} == {"en", "pt", "da"}
+    assert found[0].system == "base" or len(trainings(found)) == 9
+    (base,) = trainings([cell for cell in found if cell.system == "base"])
+    for cell in found:
+        assert cell.overrides["model.adapter.enabled"] == cell.system.endswith("_adapted")
+        assert cell.last == (5 if cell.system.endswith("_mean") else 1)
+        config = cell.needs.config
+        if cell.system.startswith("base"):
+            continue
+        assert shown(cell) == 14_400
+        assert cell.needs.needs is not None and cell.needs.needs.folder == base
+        assert config["model"]["initializer"]["regexes"][0][1]["weights_file_path"].endswith(
+            f"{base}/run/model_state_e3_b0.th"
+        )
+        assert config["trainer"]["optimizer"]["lr"] == 3e-5
+        assert config["trainer"]["checkpointer"]["keep_most_recent_by_count"] == 5
+        assert config["trainer"]["num_epochs"] >= 5
+        masked = "_masked" in cell.system
+        assert config["model"]["max_loss_weight"] == (2.0 if masked else 0.0)
+        reader = config["dataset_reader"].get("base_reader", config["dataset_reader"])
+        assert (reader["token_indexers"]["tokens"]["type"] == "entity_masking") == masked
+        inner = config["trainer"].get("meta_gradient", {})
+        assert (inner.get("type") == "query_only") == cell.system.startswith("query_only")
+        if cell.system.startswith("maml"):
+            # None: the optimiser's own, 1e-8.
+            eps = None if "adam" in cell.system else 3.16e-5
+            for optimizer in (
+                inner["inner_loop"]["optimizer"],
+                config["model"]["adapter"]["inner_loop"]["optimizer"],
+            ):
+                assert optimizer.get("eps") == pytest.approx(eps, rel=1e-2)
+    assert trainings(cells("from_base_targets")) == trainings(found)
+
+
+def test_from_base_search() -> None:
+    """As many outer rates for each way."""
+    rates: dict[str, set[float]] = {}
+    for cell in cells("from_base_search"):
+        name = cell.system.rstrip("0123456789").rsplit("_", 1)[0]
+        rates.setdefault("maml" if "maml" in name else name, set()).add(
+            cell.needs.config["trainer"]["optimizer"]["lr"]
+        )
+    assert {name: len(found) for name, found in rates.items()} == {"plain": 3, "query_only": 3, "maml": 3}
+    assert rates["plain"] == rates["query_only"] == rates["maml"]
+
+
+def test_medium() -> None:
+    found = cells("medium")
+    assert {cell.system.split("_")[0] for cell in found} == {"base", "query", "maml", "full"}
+    assert len(trainings(found)) == 4
+    assert all(shown(cell) == 72_000 for cell in found)
+    for cell in found:
+        config = cell.needs.config
+        masked = cell.system.startswith("full")
+        assert config["model"]["max_loss_weight"] == (2.0 if masked else 0.0)
+        if "batch_size" in config["data_loader"]:
+            indexer = config["dataset_reader"]["base_reader"]["token_indexers"]["tokens"]
+            assert indexer["probability"] == (0.2 if masked else 0.0)
+    assert trainings(cells("medium_targets")) == trainings(found)
+
+
+def test_adaptation() -> None:
+    """Every cell is of one base model, and no two are the same."""
+    found = cells("adaptation")
+    assert len({cell.hash for cell in found}) == len(found) == 2 * (1 + 10 + 3 + 2 + 2)
+    (base,) = trainings(found)
+    assert base.name.startswith("base_en-13370")
+    for cell in found:
+        assert cell.overrides["model.ignored_types"] == ["MISC"]
+        assert cell.overrides["model.adapter.enabled"] == (not cell.target.endswith("_none"))
+        assert cell.file.endswith(".dev.iob2")
+
+
+def test_grids_of_finished_bases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "13370"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}", "utf-8")
+    monkeypatch.setenv("METANER_BASE", str(tmp_path / "{seed}"))
+    assert {cell.needs.run for cell in cells("adaptation")} == {folder}
+    starts = {cell.needs.needs.run for cell in cells("from_base_search") if cell.needs.needs}
+    assert starts == {folder}
 
 
 def test_paper_and_low_resource() -> None:

@@ -15,6 +15,9 @@ local settings = import 'settings.libsonnet';
     num_neighbors: settings.neighbors,
   },
 
+  // How many of the last checkpoints are kept: as many as are to be averaged.
+  checkpoints:: 2,
+
   random_seed: settings.seed,
   numpy_seed: settings.seed,
   pytorch_seed: settings.seed,
@@ -44,7 +47,7 @@ local settings = import 'settings.libsonnet';
   trainer: {
     optimizer: { type: 'fused_adam', lr: 3e-5 },
     validation_metric: '+f1-measure-overall',
-    checkpointer: { type: 'atomic', keep_most_recent_by_count: 2 },
+    checkpointer: { type: 'atomic', keep_most_recent_by_count: config.checkpoints },
     callbacks: [{ type: 'tensorboard' }],
   },
   evaluation: { type: 'adapting' },

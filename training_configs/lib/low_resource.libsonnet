@@ -2,7 +2,7 @@
 local corpora = import 'corpora.libsonnet';
 local settings = import 'settings.libsonnet';
 
-(import 'base.libsonnet') {
+(import 'base.libsonnet') + (import 'start.libsonnet') + {
   local config = self,
   local target = corpora[settings.target],
 
@@ -19,12 +19,6 @@ local settings = import 'settings.libsonnet';
   train_data_path: target.train,
   // There is no labelled data to choose an epoch by: the last one counts.
   validation_data_path: null,
-  vocabulary: { type: 'from_files', directory: settings.start + '/vocabulary' },
-  model+: {
-    initializer: {
-      regexes: [['.*', { type: 'pretrained', weights_file_path: settings.start + '/best.th' }]],
-    },
-  },
   include_in_archive: ['encoder'],
   trainer+: {
     optimizer: { type: 'fused_adam', lr: 1e-5 },

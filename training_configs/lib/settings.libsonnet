@@ -4,6 +4,8 @@
   encoder: std.extVar('METANER_ENCODER'),
   data: std.extVar('METANER_DATA'),
   start: std.extVar('METANER_START'),
+  start_weights: std.extVar('METANER_START_WEIGHTS'),
+  base: std.extVar('METANER_BASE'),
   target: std.extVar('METANER_TARGET'),
   pseudo_labels: std.extVar('METANER_PSEUDO_LABELS'),
   updates: std.parseInt(std.extVar('METANER_UPDATES')),

@@ -1,0 +1,67 @@
+// Ways of training on from one converged base model a seed, with as many sentences each.
+local inner_steps = import 'inner_steps.libsonnet';
+local settings = import 'settings.libsonnet';
+
+local updates = 600;
+local updates_per_validation = 120;
+local tasks = 8;
+// A task shows its query and its support set.
+local sentences = tasks * 3;
+local epochs_of_base = 3;
+
+local query_only = { 'trainer.meta_gradient': { type: 'query_only', reduction: 'sum' } };
+local adam = {
+  'trainer.meta_gradient.inner_loop.optimizer': inner_steps.paper(3e-5),
+  'model.adapter.inner_loop.optimizer': inner_steps.paper(1e-5),
+};
+local rates(rate) = {
+  'trainer.optimizer.lr': rate,
+  'trainer.optimizer.parameter_groups': [
+    [['text_field_embedder'], { lr: rate }],
+    [['classifier'], { lr: 10 * rate }],
+  ],
+};
+// alpha / beta = 1 and gamma / beta = 1 / 3 if `inner` is 1.
+local inner_rates(rate, inner=1) = {
+  'trainer.meta_gradient.inner_loop.optimizer': inner_steps.published_as_adam(inner * rate),
+  'model.adapter.inner_loop.optimizer': inner_steps.published_as_adam(inner * rate / 3),
+};
+
+{
+  environment: {
+    METANER_UPDATES: updates,
+    METANER_UPDATES_PER_VALIDATION: updates_per_validation,
+    METANER_BATCH_SIZE: tasks,
+  },
+  rates:: rates,
+  inner_rates:: inner_rates,
+  query_only:: query_only,
+
+  // The converged base: a finished one (METANER_BASE), or one that is trained.
+  base:: (if settings.base == '' then { config: '../small/base_en.jsonnet' } else { run: settings.base })
+         + { adapt: false, last: 1 },
+
+  // Each way, evaluated as it is after its last update.
+  ways:: {
+    local start = { start: 'base', environment: { METANER_START_WEIGHTS: 'model_state_e%d_b0.th' % epochs_of_base } },
+    local way(config, overrides={}, batch=tasks) = start {
+      config: '../second_stage/%s.jsonnet' % config,
+      overrides: overrides,
+      environment+: { METANER_BATCH_SIZE: batch },
+      adapt: false,
+      last: 1,
+    },
+    plain: way('base_en', batch=sentences),
+    plain_masked: way('base_masked_en', batch=sentences),
+    query_only: way('meta_en', query_only),
+    query_only_masked: way('full_en', query_only),
+    maml: way('meta_en'),
+    maml_masked: way('full_en'),
+    maml_adam: way('meta_en', adam),
+    maml_adam_masked: way('full_en', adam),
+  },
+
+  // The same trainings, evaluated in another way.
+  adapted(systems):: { [name + '_adapted']: systems[name] { adapt: true } for name in std.objectFields(systems) },
+  averaged(systems, last=5):: { [name + '_mean']: systems[name] { last: last } for name in std.objectFields(systems) },
+}
