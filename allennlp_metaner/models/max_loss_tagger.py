@@ -1,6 +1,6 @@
 """The tagger: transformer, first-subword pooling, dropout, linear layer, softmax; mean and max loss."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from threading import Lock
 from typing import Any, Optional
 
@@ -18,9 +18,9 @@ from allennlp_metaner.data.sentence import LABEL_NAMESPACE
 from allennlp_metaner.meta.adapter import Adapter
 from allennlp_metaner.models.decoding import Decoder
 from allennlp_metaner.models.freezing import freeze_bottom
+from allennlp_metaner.models.frozen_outputs import FrozenOutputs
 from allennlp_metaner.models.nearest_words import NearestWords
 from allennlp_metaner.models.subword_labels import SubwordLabels
-from allennlp_metaner.models.word_transformer_embedder import WordTransformerEmbedder
 from allennlp_metaner.nn.joined import joined
 from allennlp_metaner.nn.linear import fast_linear
 from allennlp_metaner.nn.max_loss import REDUCTIONS, max_loss, token_losses
@@ -32,7 +32,7 @@ _COUNTING = Lock()
 
 
 @Model.register("max_loss_tagger")
-class MaxLossTagger(Model):
+class MaxLossTagger(FrozenOutputs, Model):
     """
     Labels every word with a BIO tag (Eq. 1-2), trained on the mean loss of a sentence's tokens plus lambda
     times the worst one's (Eq. 3 and 13).
@@ -129,33 +129,6 @@ class MaxLossTagger(Model):
         if frozen_layers is not None:
             freeze_bottom(text_field_embedder, frozen_layers)
         (initializer or InitializerApplicator())(self)
-
-    def prepared(self, batches: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """
-        The batches, with the outputs of the encoder's frozen layers where there are any: these are the same
-        whatever values the trainable parameters have, and are computed for all batches in one pass.
-
-        # Parameters
-
-        batches : `Sequence[dict[str, Any]]`
-
-        # Returns
-
-        `list[dict[str, Any]]`
-            Batches for [`losses`](#losses) and [`forward`](#forward).
-        """
-        tokens = [dict(batch["tokens"]) for batch in batches]
-        for name, embedder in token_embedders(self.text_field_embedder):
-            with torch.no_grad():
-                bottom = embedder.bottom(**joined([each[name] for each in tokens]))
-            if bottom is None:
-                continue
-            row = 0
-            for each in tokens:
-                num_rows = len(each[name]["token_ids"])
-                each[name] = {**each[name], "bottom": bottom[row : row + num_rows]}
-                row += num_rows
-        return [{**batch, "tokens": each} for batch, each in zip(batches, tokens, strict=True)]
 
     def queries(self, tasks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """
@@ -323,10 +296,3 @@ class MaxLossTagger(Model):
         if self._hard_label_weight:
             losses = losses + self._hard_label_weight * token_losses(logits, tags, mask)
         return losses if word_weights is None else losses * word_weights
-
-
-def token_embedders(embedder: TextFieldEmbedder) -> Iterator[tuple[str, WordTransformerEmbedder]]:
-    """The "word_transformer" embedders of a text field, with the names of their indexers."""
-    for name, child in getattr(embedder, "_token_embedders", {}).items():
-        if isinstance(child, WordTransformerEmbedder):
-            yield name, child

@@ -17,7 +17,7 @@ from allennlp_metaner.atomic import write_whole
 from allennlp_metaner.data.sentence import LABEL_NAMESPACE, sentence_instance
 from allennlp_metaner.meta.adapter import adapter_of, adapts
 from allennlp_metaner.models.decoding import Decoder
-from allennlp_metaner.models.max_loss_tagger import token_embedders
+from allennlp_metaner.models.frozen_outputs import token_embedders
 from allennlp_metaner.tasks.pseudo_task_reader import PseudoTaskReader
 from allennlp_metaner.unlabelled.pseudo_labels import (
     SENTENCES_PER_SHARD,

@@ -1,0 +1,53 @@
+"""What the frozen layers of a tagger's encoder give, once for many passes."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from allennlp.modules import TextFieldEmbedder
+
+from allennlp_metaner.models.word_transformer_embedder import WordTransformerEmbedder
+from allennlp_metaner.nn.joined import joined
+
+
+class FrozenOutputs:
+    """
+    The method `prepared` of a [`Learner`](../meta/passes.md#learner), for a model with a
+    `text_field_embedder`.
+    """
+
+    text_field_embedder: TextFieldEmbedder
+
+    def prepared(self, batches: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """
+        The batches, with the outputs of the encoder's frozen layers where there are any: these are the same
+        whatever values the trainable parameters have, and are computed for all batches in one pass.
+
+        # Parameters
+
+        batches : `Sequence[dict[str, Any]]`
+
+        # Returns
+
+        `list[dict[str, Any]]`
+            Batches for [`losses`](./max_loss_tagger.md#losses) and [`forward`](./max_loss_tagger.md#forward).
+        """
+        tokens = [dict(batch["tokens"]) for batch in batches]
+        for name, embedder in token_embedders(self.text_field_embedder):
+            with torch.no_grad():
+                bottom = embedder.bottom(**joined([each[name] for each in tokens]))
+            if bottom is None:
+                continue
+            row = 0
+            for each in tokens:
+                num_rows = len(each[name]["token_ids"])
+                each[name] = {**each[name], "bottom": bottom[row : row + num_rows]}
+                row += num_rows
+        return [{**batch, "tokens": each} for batch, each in zip(batches, tokens, strict=True)]
+
+
+def token_embedders(embedder: TextFieldEmbedder) -> Iterator[tuple[str, WordTransformerEmbedder]]:
+    """The "word_transformer" embedders of a text field, with the names of their indexers."""
+    for name, child in getattr(embedder, "_token_embedders", {}).items():
+        if isinstance(child, WordTransformerEmbedder):
+            yield name, child
