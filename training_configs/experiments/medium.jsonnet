@@ -18,9 +18,9 @@ local common = {
   'trainer.checkpointer.keep_most_recent_by_count': 5,
   'validation_dataset_reader.retriever.sentence_encoder.pooling': 'mean',
 };
-local meta(overrides={}) = {
+local meta(overrides={}, inner_rates=second_stage.inner_rates(rate)) = {
   config: '../small/meta_en.jsonnet',
-  overrides: common + second_stage.inner_rates(rate) + {
+  overrides: common + inner_rates + {
     'dataset_reader.retriever.sentence_encoder.pooling': 'mean',
     'data_loader.batches_per_epoch': updates_per_validation,
     'trainer.num_epochs': updates / updates_per_validation,
@@ -33,17 +33,16 @@ local meta(overrides={}) = {
 local systems = {
   base: {
     config: '../small/base_en.jsonnet',
-    overrides: common {
+    overrides: common + second_stage.adaptation_rate(rate) + {
       'data_loader.batches_per_epoch': updates_per_validation,
       'trainer.num_epochs': updates / updates_per_validation,
       'trainer.learning_rate_scheduler.warmup_steps': updates / 10,
-      'model.adapter.inner_loop.optimizer': second_stage.inner_rates(rate)['model.adapter.inner_loop.optimizer'],
     },
     environment: { METANER_BATCH_SIZE: tasks * 3 },
     adapt: false,
     last: 1,
   },
-  query_only: meta(unmasked + second_stage.query_only),
+  query_only: meta(unmasked + second_stage.query_only, second_stage.adaptation_rate(rate)),
   maml: meta(unmasked),
   full: meta(),
 };

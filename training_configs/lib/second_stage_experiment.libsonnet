@@ -22,9 +22,11 @@ local rates(rate) = {
   ],
 };
 // alpha / beta = 1 and gamma / beta = 1 / 3 if `inner` is 1.
-local inner_rates(rate, inner=1) = {
-  'trainer.meta_gradient.inner_loop.optimizer': inner_steps.published_as_adam(inner * rate),
+local adaptation_rate(rate, inner=1) = {
   'model.adapter.inner_loop.optimizer': inner_steps.published_as_adam(inner * rate / 3),
+};
+local inner_rates(rate, inner=1) = adaptation_rate(rate, inner) {
+  'trainer.meta_gradient.inner_loop.optimizer': inner_steps.published_as_adam(inner * rate),
 };
 
 {
@@ -34,6 +36,7 @@ local inner_rates(rate, inner=1) = {
     METANER_BATCH_SIZE: tasks,
   },
   rates:: rates,
+  adaptation_rate:: adaptation_rate,
   inner_rates:: inner_rates,
   query_only:: query_only,
 
