@@ -94,8 +94,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigurationError(
             f"{folder} has no {MANIFEST}, so it is no folder of pseudo labels, or not complete: make it with "
-            f"`allennlp metaner-pseudo-label ARCHIVE --text FILE --output-directory {folder}`, or run that again to go "
-            "on"
+            f"`allennlp metaner-pseudo-label ARCHIVE --text FILE --output-directory {folder}`, or run that "
+            "again to go on"
         )
     manifest: dict[str, Any] = json.loads(path.read_text("utf-8"))
     return manifest
