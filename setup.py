@@ -28,5 +28,6 @@ setup(
         # From 4.44 on, AutoTokenizer rejects `add_special_tokens=False`, which AllenNLP passes.
         "transformers>=4.40,<4.44",
     ],
+    entry_points={"spacy_factories": ["metaner = allennlp_metaner.tagging.spacy_component:make_metaner"]},
     extras_require={"dev": ["hypothesis", "mypy", "pytest", "pytest-xdist", "ruff"]},
 )

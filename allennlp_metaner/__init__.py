@@ -15,7 +15,7 @@ from allennlp_metaner.commands import (
     pseudo_label,
     report,
 )
-from allennlp_metaner.data import column_reader, entity_masking_indexer, word_transformer_indexer
+from allennlp_metaner.data import column_reader, entity_masking_indexer, json_reader, word_transformer_indexer
 from allennlp_metaner.evaluation import adapting_evaluator, sentence_serializer
 from allennlp_metaner.meta import meta_gradient, query_only
 from allennlp_metaner.models import max_loss_tagger, word_transformer_embedder
@@ -46,6 +46,7 @@ __all__ = [
     "errors",
     "experiment",
     "fused_adam",
+    "json_reader",
     "label",
     "max_loss_tagger",
     "meta_gradient",

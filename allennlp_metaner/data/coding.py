@@ -13,6 +13,9 @@ SCHEMES: Mapping[str, re.Pattern[str]] = {
     "IO": re.compile(r"O|I-\S+"),
     "IOB1": re.compile(r"O|[BI]-\S+"),
     "BIO": re.compile(r"O|[BI]-\S+"),
+    "IOB2": re.compile(r"O|[BI]-\S+"),
+    "BIOES": re.compile(r"O|[BIES]-\S+"),
+    "BILOU": re.compile(r"O|[BILU]-\S+"),
 }
 """The tags that each scheme allows."""
 
@@ -25,7 +28,9 @@ def check_tag(tag: str, scheme: str) -> None:
     Raises a `ValueError` that names `tag` if it is not a tag of `scheme`.
     """
     if not SCHEMES[scheme].fullmatch(tag):
-        valid = "'O' and 'I-TYPE'" if scheme == "IO" else "'O', 'B-TYPE' and 'I-TYPE'"
+        letters = {"IO": "I", "BIOES": "BIES", "BILOU": "BILU"}.get(scheme, "BI")
+        *others, last = ["'O'", *(f"'{letter}-TYPE'" for letter in letters)]
+        valid = f"{', '.join(others)} and {last}"
         raise ValueError(f"{tag!r} is not a tag of scheme {scheme}, which has {valid}")
 
 
@@ -46,7 +51,9 @@ def to_bio(tags: Sequence[str], scheme: str) -> list[str]:
         The tags of one sentence.
     scheme : `str`
         "IO" (neighbours of one type are one entity), "IOB1" (`B-` only where an entity follows another of
-        the same type) or "BIO" (returned as it is: an `I-` that nothing began is for conlleval's rules).
+        the same type), "BIO" or "IOB2", which are the same (returned as it is: an `I-` that nothing began is
+        for conlleval's rules), "BIOES" (`E-` ends an entity, `S-` is one of a single word) or "BILOU" (`L-`
+        and `U-` likewise).
 
     # Returns
 
@@ -58,13 +65,24 @@ def to_bio(tags: Sequence[str], scheme: str) -> list[str]:
     """
     for tag in tags:
         check_tag(tag, scheme)
-    if scheme == "BIO":
+    if scheme in ("BIO", "IOB2"):
         return list(tags)
+    if scheme in ("BIOES", "BILOU"):
+        return _without_ends(tags)
     previous = ["O", *tags]
     return [
         f"B-{tag[2:]}" if tag.startswith("I-") and entity_type(tag) != entity_type(before) else tag
         for before, tag in zip(previous, tags, strict=False)
     ]
+
+
+def _without_ends(tags: Sequence[str]) -> list[str]:
+    bio, inside = [], None
+    for tag in tags:
+        begins = tag[0] in "BSU" or entity_type(tag) != inside
+        bio.append(tag if tag == "O" else f"{'B' if begins else 'I'}-{tag[2:]}")
+        inside = entity_type(tag) if tag[0] in "BI" else None
+    return bio
 
 
 def map_labels(tags: Sequence[str], label_map: Mapping[str, str | None]) -> list[str]:

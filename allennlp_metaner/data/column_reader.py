@@ -50,7 +50,7 @@ class ColumnReader(DatasetReader):
         What separates columns, such as a tab. If `None`, any run of ASCII blanks and tabs.
     encoding : `str`, optional (default = `"utf-8"`)
     scheme : `str`, optional (default = `"BIO"`)
-        The tag scheme of the file: "IO", "IOB1" or "BIO".
+        The tag scheme of the file: "IO", "IOB1", "BIO" (also called "IOB2"), "BIOES" or "BILOU".
     label_map : `Dict[str, str]`, optional (default = `None`)
         New names of entity types; "O" drops a type: `{"MISC": "O"}`.
     entity_types : `List[str]`, optional (default = `None`)

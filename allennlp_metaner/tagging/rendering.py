@@ -10,7 +10,7 @@ from allennlp_metaner.data.coding import spans
 from allennlp_metaner.tagging.sentences import without_surrogates
 
 if TYPE_CHECKING:
-    from spacy.tokens import Doc
+    from spacy.tokens import Doc, Span
     from spacy.vocab import Vocab
 
     from allennlp_metaner.tagging.results import Document
@@ -49,8 +49,8 @@ def conll(document: "Document") -> str:
 def spacy_doc(document: "Document", vocab: "Optional[Vocab]" = None) -> "Doc":
     """
     A spaCy document whose text is the document's, character for character, with sentence starts, entities in
-    `doc.ents`, and the confidence of each entity in `doc.user_data["metaner_confidence"]`, a dictionary by
-    start and end in characters. Blanks other than a single space after a word are tokens, as spaCy's own are.
+    `doc.ents`, and the confidence of each in `entity._.confidence`.
+    Blanks other than a single space after a word are tokens, as spaCy's own are.
 
     # Parameters
 
@@ -74,14 +74,21 @@ def spacy_doc(document: "Document", vocab: "Optional[Vocab]" = None) -> "Doc":
         numbers = [number_at[start] for start, _ in sentence.offsets]
         doc[numbers[0]].is_sent_start = True
         entities += [
-            Span(doc, numbers[first], numbers[last] + 1, label=label)
-            for label, first, last in spans(sentence.tags)
+            spacy_span(Span(doc, numbers[first], numbers[last] + 1, label=label), confidence)
+            for (label, first, last), confidence in zip(
+                spans(sentence.tags), sentence.confidences, strict=True
+            )
         ]
     doc.set_ents(entities)
-    doc.user_data["metaner_confidence"] = {
-        (entity.start, entity.end): entity.confidence for entity in document.entities
-    }
     return doc
+
+
+def spacy_span(span: "Span", confidence: float) -> "Span":
+    """The span of spaCy, with its confidence."""
+    if not span.has_extension("confidence"):
+        span.set_extension("confidence", default=None)
+    span._.confidence = confidence
+    return span
 
 
 def marked(document: "Document", color: bool = False) -> str:

@@ -64,7 +64,7 @@ def test_spacy_documents_have_the_same_text_and_entities(text: str) -> None:
     ]
     starts = [token.idx for token in doc if token.is_sent_start]
     assert starts == [sentence.start for sentence in document.sentences]
-    assert doc.user_data["metaner_confidence"] == {(e.start, e.end): e.confidence for e in document.entities}
+    assert [e._.confidence for e in doc.ents] == [e.confidence for e in document.entities]
 
 
 def test_html(tagger: NameTagger) -> None:
