@@ -17,7 +17,7 @@ from allennlp_metaner.commands import (
 )
 from allennlp_metaner.data import column_reader, entity_masking_indexer, json_reader, word_transformer_indexer
 from allennlp_metaner.evaluation import adapting_evaluator, sentence_serializer
-from allennlp_metaner.meta import meta_gradient, query_only
+from allennlp_metaner.meta import maml, meta_gradient, query_only, reptile
 from allennlp_metaner.models import max_loss_tagger, word_transformer_embedder
 from allennlp_metaner.nn import span_f1
 from allennlp_metaner.predictors import adapting_predictor
@@ -48,6 +48,7 @@ __all__ = [
     "fused_adam",
     "json_reader",
     "label",
+    "maml",
     "max_loss_tagger",
     "meta_gradient",
     "meta_trainer",
@@ -57,6 +58,7 @@ __all__ = [
     "pseudo_task_reader",
     "query_only",
     "report",
+    "reptile",
     "sentence_encoder",
     "sentence_serializer",
     "similarity_index",

@@ -152,6 +152,23 @@ DIFFERENCES: dict[str, tuple[str, dict[str, Any]]] = {
             "trainer.meta_gradient.inner_loop.optimizer.type": MISSING,
         },
     ),
+    "controls/reptile": ("meta_en", {"trainer.meta_gradient.type": "reptile"}),
+    "controls/maml": ("meta_en", {"trainer.meta_gradient.type": "maml"}),
+    "controls/anil": (
+        "meta_en",
+        {
+            "model.adapter.inner_loop.parameters": [r"^classifier\."],
+            "trainer.meta_gradient.inner_loop.parameters": [r"^classifier\."],
+            "trainer.meta_gradient.type": "anil",
+        },
+    ),
+    "controls/one_by_one": (
+        "meta_en",
+        {
+            "model.adapter.inner_loop.batching": "one_by_one",
+            "trainer.meta_gradient.inner_loop.batching": "one_by_one",
+        },
+    ),
     "controls/published_step": (
         "meta_en",
         {

@@ -11,9 +11,9 @@ from allennlp.models import Model
 from allennlp.training.optimizers import AdamOptimizer
 
 from allennlp_metaner.concurrency import exclusive
-from allennlp_metaner.meta.inner_loop import Adapted, InnerLoop
-from allennlp_metaner.meta.parameters import NamedParameters, preserved, trainable_parameters
-from allennlp_metaner.meta.replacing import Halves, Values
+from allennlp_metaner.meta.adapted import Adapted
+from allennlp_metaner.meta.inner_loop import InnerLoop
+from allennlp_metaner.meta.parameters import preserved, trainable_parameters
 from allennlp_metaner.meta.valued import with_values
 from allennlp_metaner.nn.joined import first_sentences, joined, num_sentences
 
@@ -100,19 +100,18 @@ class Adapter(FromParams):
     def _label_together(self, model: Model, tasks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         model.eval()
         queries = _queries(model, tasks)
-        parameters = trainable_parameters(model)
 
         def label(adapted: Adapted) -> list[dict[str, Any]]:
             if self._dropout:
                 model.eval()
             own = [queries[task] for task in adapted.tasks]
-            return _label(model, parameters, own, adapted.values, adapted.halves)
+            return _label(model, own, adapted)
 
         model.train(self._dropout)
         results = self._inner_loop.map(
             label,
             model,  # type: ignore[arg-type]
-            parameters,
+            trainable_parameters(model),
             [first_sentences(task["support"], self._num_neighbors) for task in tasks],
             queries,
             max_loss_weight=self._max_loss_weight,
@@ -130,14 +129,9 @@ def _queries(model: Model, tasks: Sequence[dict[str, Any]]) -> list[dict[str, An
     return queries(tasks) if queries else [task["query"] for task in tasks]
 
 
-def _label(
-    model: Model,
-    parameters: NamedParameters,
-    queries: list[dict[str, Any]],
-    values: Values,
-    halves: Optional[Halves],
-) -> list[dict[str, Any]]:
-    with with_values(parameters, values, [num_sentences(query) for query in queries], halves):
+def _label(model: Model, queries: list[dict[str, Any]], adapted: Adapted) -> list[dict[str, Any]]:
+    sizes = [num_sentences(query) for query in queries]
+    with with_values(adapted.parameters, adapted.values, sizes, adapted.halves):
         return _apart(model(**joined(queries)), len(queries))
 
 

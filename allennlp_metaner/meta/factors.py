@@ -38,6 +38,15 @@ def by_task(
     return torch.cat([function(inputs[own], *of_task) for own, *of_task in of_tasks])
 
 
+def by_row(values: Sequence[torch.Tensor], sizes: Sequence[int], inputs: torch.Tensor) -> torch.Tensor:
+    """The values of a vector, to be multiplied with or added to `inputs`."""
+    if len(values) == 1:
+        return values[0]
+    counts = torch.tensor(sizes, device=inputs.device)
+    of_rows = torch.stack(list(values)).repeat_interleave(counts, dim=0, output_size=len(inputs))
+    return of_rows.view(len(inputs), *[1] * (inputs.dim() - 2), -1)
+
+
 class Linear(torch.autograd.Function):
     """A linear layer whose backward pass keeps its factors instead of multiplying them."""
 

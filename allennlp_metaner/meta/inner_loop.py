@@ -1,10 +1,8 @@
 """The inner update: a few optimiser steps on a support set."""
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from queue import SimpleQueue
-from typing import NamedTuple, Optional, TypeVar
+from typing import Optional, TypeVar
 
 import torch
 from allennlp.common import FromParams, Lazy
@@ -12,13 +10,15 @@ from allennlp.common.checks import ConfigurationError
 from allennlp.training.optimizers import AdamOptimizer, Optimizer
 
 from allennlp_metaner.concurrency import exclusive
+from allennlp_metaner.meta.adapted import Adapted, used
 from allennlp_metaner.meta.chunks import chunks_of
 from allennlp_metaner.meta.inner_update import inner_update
 from allennlp_metaner.meta.memory import give_back_free_memory, no_garbage_collection
-from allennlp_metaner.meta.parameters import NamedParameters
-from allennlp_metaner.meta.passes import Batch, Learner, SupportPasses
+from allennlp_metaner.meta.parameters import NamedParameters, selected
+from allennlp_metaner.meta.passes import BATCHINGS, Batch, Learner, SupportPasses, batches_of_steps
 from allennlp_metaner.meta.recording import Recording
-from allennlp_metaner.meta.replacing import Halves, NotSeparableError, Values, halves_of
+from allennlp_metaner.meta.replacing import NotSeparableError, halves_of
+from allennlp_metaner.meta.seeds import derived_seed
 from allennlp_metaner.meta.stepping import Stepped, Stepper
 from allennlp_metaner.meta.workers import Workers
 
@@ -39,43 +39,6 @@ DTYPES = ("float32", "bfloat16")
 """Of matrix products."""
 
 
-def derived_seed(*parts: int) -> int:
-    """A random seed that depends on all `parts` and nothing else, so that any step can be repeated alone."""
-    digest = hashlib.sha256(",".join(map(str, parts)).encode()).digest()
-    return int.from_bytes(digest[:4], "little")
-
-
-class Adapted(NamedTuple):
-    """
-    The parameters adapted to the support sets of some tasks. Good until `use` returns.
-
-    # Parameters
-
-    tasks : `list[int]`
-        The numbers of the tasks.
-    values : `Values`
-        The adapted values of their parameters; counts the tasks in this list.
-    generator : `torch.Generator`
-        For the random numbers of what comes next.
-    queries : `Sequence[Batch]`
-        The queries of the tasks; prepared if each task's values are in memory.
-    halves : `Halves`, optional (default = `None`)
-        If given, for [`with_values`](./valued.md#with_values).
-    """
-
-    tasks: list[int]
-    values: Values
-    generator: torch.Generator
-    queries: Sequence[Batch] = ()
-    halves: Optional[Halves] = None
-
-    def alone(self, position: int) -> "Adapted":
-        """Of the one task at this position."""
-        values = partial(_of_task, self.values, position)
-        queries = self.queries[position : position + 1]
-        return Adapted([self.tasks[position]], values, self.generator, queries, self.halves)
-
-
 class InnerLoop(FromParams):
     """
     Gradient steps on the support set (Eq. 7-8 in meta-training, Eq. 17 in adaptation), with an optimiser
@@ -90,7 +53,7 @@ class InnerLoop(FromParams):
     optimizer : `Lazy[Optimizer]`, optional (default = Adam with a learning rate of 3e-5)
         Any registered AllenNLP optimiser. Adam, AdamW, BertAdam and plain SGD are fastest.
     num_steps : `int`, optional (default = `2`)
-        The number of steps, at least 1.
+        The number of steps, at least 1; with `batching` = "one_by_one", on each sentence.
     chunk_size : `int`, optional (default = `384`)
         How many subwords go through the first step together. Activations take memory in proportion; the
         result does not depend on it, but for rounding and the random numbers of dropout.
@@ -104,10 +67,17 @@ class InnerLoop(FromParams):
     dtype : `str`, optional (default = `"float32"`)
         "bfloat16" takes the matrix products of an adaptation by a single step in that precision, with
         the step itself kept apart from the weights, in which it would be lost. For Adam, AdamW and SGD.
+    batching : `str`, optional (default = `"together"`)
+        "together" takes each step on all sentences of the support set, "one_by_one" on one after the other,
+        the nearest first, and begins again with it `num_steps` times. Adam's state lasts through all steps.
+    parameters : `list[str]`, optional (default = `None`)
+        Which of the trainable parameters adapt: those whose names one of these regular expressions matches
+        anywhere (`["^classifier\\."]` is the tagger's head). All others stay at the meta parameters, and no
+        gradient goes through layers below all that adapts. `None`: all.
 
     # Raises
 
-    `ConfigurationError`, if an argument is less than 1.
+    `ConfigurationError`, if an argument is out of range, or if `parameters` match nothing.
     """
 
     def __init__(
@@ -118,6 +88,8 @@ class InnerLoop(FromParams):
         group_size: Optional[int] = None,
         num_workers: Optional[int] = None,
         dtype: str = "float32",
+        batching: str = "together",
+        parameters: Optional[list[str]] = None,
     ) -> None:
         for name, value in (
             ("num_steps", num_steps),
@@ -127,9 +99,15 @@ class InnerLoop(FromParams):
         ):
             if value is not None and value < 1:
                 raise ConfigurationError(f"{name}={value} of the inner loop must be at least 1")
-        if dtype not in DTYPES:
-            raise ConfigurationError(f"dtype={dtype!r} of the inner loop must be one of {', '.join(DTYPES)}")
+        for name, choice, choices in (("dtype", dtype, DTYPES), ("batching", batching, BATCHINGS)):
+            if choice not in choices:
+                raise ConfigurationError(
+                    f"{name}={choice!r} of the inner loop must be one of {', '.join(choices)}"
+                )
         self._dtype = dtype
+        self._batching = batching
+        self._regexes = parameters
+        self.adapts_all = parameters is None
         self._optimizer = optimizer
         self.num_steps = num_steps
         self._chunk_size = chunk_size
@@ -184,7 +162,9 @@ class InnerLoop(FromParams):
             The numbers of the tasks and what `use` returned, for each of its calls, in a fixed order.
         """
         assert isinstance(model, torch.nn.Module)
-        at_once = queries is not None and together and self.num_steps == 1
+        parameters = self.selected(parameters)
+        steps = [self.batches_of_steps(support) for support in supports]
+        at_once = queries is not None and together and all(len(batches) == 1 for batches in steps)
         halves = None
         if self._dtype == "bfloat16":
             if not at_once:
@@ -203,14 +183,14 @@ class InnerLoop(FromParams):
         def work(chunk: list[int], own_seed: int) -> list[tuple[list[int], R]]:
             stepper = idle.get()
             try:
-                passes = SupportPasses(model, parameters, supports, max_loss_weight, halves)
+                passes = SupportPasses(model, parameters, steps, max_loss_weight, halves)
                 passes.generator.manual_seed(own_seed)
                 stepper.update.begin(learning_rate_scale)
                 if queries and at_once:
                     found = self._at_once(stepper, passes, chunk, queries)
                 else:
                     found = self._in_groups(stepper, passes, chunk, None if together else queries)
-                return [result for adapted in found for result in _used(use, adapted)]
+                return [result for adapted in found for result in used(use, adapted)]
             finally:
                 idle.put(stepper)
 
@@ -224,13 +204,24 @@ class InnerLoop(FromParams):
             self._give_back_memory(parameters)
         return [result for of_chunk in results for result in of_chunk]
 
+    def selected(self, parameters: NamedParameters) -> NamedParameters:
+        """Those of the trainable parameters that adapt; a `ConfigurationError`, if there are none."""
+        return selected(parameters, self._regexes, "the inner loop")
+
+    def batches_of_steps(self, support: Batch) -> list[Batch]:
+        """The sentences of a support set that each step is taken on, step by step."""
+        return batches_of_steps(support, self.num_steps, self._batching)
+
+    def make_optimizer(self, parameters: NamedParameters) -> Optimizer:
+        """A new optimiser for these parameters."""
+        return self._optimizer.construct(model_parameters=parameters)
+
     def _in_groups(
         self, stepper: Stepper, passes: SupportPasses, chunk: list[int], queries: Optional[Sequence[Batch]]
     ) -> Iterator[Adapted]:
         most = self._most_in_a_group(passes.parameters)
         for tasks, recording in passes.first(chunk):
-            for first in range(0, len(tasks), most):
-                group = tasks[first : first + most]
+            for first, group in passes.groups(tasks, most):
                 try:
                     found: Iterable[Adapted] = [
                         self._after_all_steps(stepper, passes, recording, first, group, queries)
@@ -252,12 +243,12 @@ class InnerLoop(FromParams):
         group: list[int],
         queries: Optional[Sequence[Batch]],
     ) -> Adapted:
-        again, prepared = passes.prepared(group, self.num_steps - 1, queries)
+        again, prepared = passes.prepared(group, queries)
         values = stepper.step(recording, first, len(group), None, last=not again)
         for number, supports in enumerate(again, start=1):
             own = passes.record(supports, values)
             values = stepper.step(own, 0, len(group), values, last=number == len(again))
-        return Adapted(group, values, passes.generator, prepared)
+        return Adapted(group, values, passes.parameters, passes.generator, prepared)
 
     def _at_once(
         self, stepper: Stepper, passes: SupportPasses, chunk: list[int], queries: Sequence[Batch]
@@ -267,7 +258,7 @@ class InnerLoop(FromParams):
                 stepper.update, passes.parameters, recording, 0, len(tasks), halves=passes.halves
             )
             own_queries = [queries[task] for task in tasks]
-            yield Adapted(tasks, values, passes.generator, own_queries, passes.halves)
+            yield Adapted(tasks, values, passes.parameters, passes.generator, own_queries, passes.halves)
 
     def _give_back_memory(self, parameters: NamedParameters) -> None:
         if _is_large(parameters):
@@ -295,22 +286,8 @@ class InnerLoop(FromParams):
             self._made_for, self._steppers, self._workers = tensors, [], Workers()
         keeps_gradients = not _is_large(parameters)
         while len(self._steppers) < num_steppers:
-            optimizer = self._optimizer.construct(model_parameters=parameters)
-            update = inner_update(optimizer, parameters, keeps_gradients)
+            update = inner_update(self.make_optimizer(parameters), parameters, keeps_gradients)
             self._steppers.append(Stepper(update, parameters))
-
-
-def _used(use: Callable[[Adapted], R], adapted: Adapted) -> list[tuple[list[int], R]]:
-    try:
-        return [(adapted.tasks, use(adapted))]
-    except NotSeparableError:
-        if len(adapted.tasks) == 1:
-            raise
-        return [([task], use(adapted.alone(position))) for position, task in enumerate(adapted.tasks)]
-
-
-def _of_task(values: Values, task: int, _: int, number: int) -> torch.Tensor:
-    return values(task, number)
 
 
 def _num_bytes(parameters: NamedParameters) -> int:

@@ -184,7 +184,7 @@ def inner_update(
         same = isinstance(optimizer, kind) and inspect.unwrap(type(optimizer).step) is inspect.unwrap(
             kind.step
         )
-        if same and not any(map(_has_extras, optimizer.param_groups)):
+        if same and not any(map(has_extras, optimizer.param_groups)):
             return update(optimizer, parameters, keeps_gradients)
     return InnerUpdate(optimizer, parameters, keeps_gradients)
 
@@ -193,7 +193,7 @@ EXTRAS = ("amsgrad", "maximize", "momentum", "differentiable")
 """Options of PyTorch's optimisers that the closed forms leave out."""
 
 
-def _has_extras(group: dict[str, Any]) -> bool:
+def has_extras(group: dict[str, Any]) -> bool:
     return any(group.get(option) for option in EXTRAS)
 
 

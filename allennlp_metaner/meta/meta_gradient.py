@@ -7,10 +7,12 @@ import torch
 from allennlp.common import Registrable
 from allennlp.common.checks import ConfigurationError
 
-from allennlp_metaner.meta.inner_loop import Adapted, InnerLoop, derived_seed
+from allennlp_metaner.meta.adapted import Adapted
+from allennlp_metaner.meta.inner_loop import InnerLoop
 from allennlp_metaner.meta.parameters import NamedParameters
 from allennlp_metaner.meta.passes import Learner
 from allennlp_metaner.meta.recording import Recording, record
+from allennlp_metaner.meta.seeds import derived_seed
 from allennlp_metaner.nn.joined import num_sentences
 
 REDUCTIONS = ("sum", "mean")
@@ -101,6 +103,10 @@ class MetaGradient(Registrable):
         raise NotImplementedError
 
 
+HEAD = ["^classifier\\."]
+"""The names of the parameters of the tagger's linear layer."""
+
+
 @MetaGradient.register("first_order_maml")
 class FirstOrderMaml(MetaGradient):
     """
@@ -141,7 +147,12 @@ class FirstOrderMaml(MetaGradient):
                 queries = adapted.queries
                 sizes = [num_sentences(query) for query in queries]
                 return record(
-                    lambda: model.losses(queries), parameters, sizes, adapted.values, adapted.generator
+                    lambda: model.losses(queries),
+                    parameters,
+                    sizes,
+                    adapted.values,
+                    adapted.generator,
+                    valued=adapted.parameters,
                 )
 
             results = self._inner_loop.map(
@@ -163,3 +174,32 @@ class FirstOrderMaml(MetaGradient):
                 else:
                     total[number].add_(gradient)
         return reduced(torch.cat(losses).sum(), total, self._reduction, len(tasks))
+
+
+@MetaGradient.register("anil")
+class Anil(FirstOrderMaml):
+    """
+    Almost no inner loop (Raghu et al., 2020): first-order MAML whose inner loop adapts the head alone, while
+    the gradient of the query's loss is taken for all parameters.
+
+    Registered as a `MetaGradient` with name "anil".
+
+    # Parameters
+
+    inner_loop : `InnerLoop`, optional (default = two Adam steps of the head with a learning rate of 3e-5)
+        With `parameters`; those of the tagger's head are `["^classifier\\."]`.
+    reduction : `str`, optional (default = `"sum"`)
+
+    # Raises
+
+    `ConfigurationError`, if the inner loop has no `parameters`, and for another `reduction`.
+    """
+
+    def __init__(self, inner_loop: Optional[InnerLoop] = None, reduction: str = "sum") -> None:
+        inner_loop = inner_loop or InnerLoop(parameters=HEAD)
+        if inner_loop.adapts_all:
+            raise ConfigurationError(
+                "the inner loop of 'anil' adapts all parameters: give it those of the head, such as "
+                f"parameters={HEAD}, or take 'first_order_maml'"
+            )
+        super().__init__(inner_loop, reduction)

@@ -1,11 +1,14 @@
 """The trainable parameters of a model, and going back to what it was."""
 
 import random
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Optional
 
 import numpy
 import torch
+from allennlp.common.checks import ConfigurationError
 
 NamedParameters = list[tuple[str, torch.nn.Parameter]]
 
@@ -13,6 +16,33 @@ NamedParameters = list[tuple[str, torch.nn.Parameter]]
 def trainable_parameters(model: torch.nn.Module) -> NamedParameters:
     """The parameters of `model` that are not frozen, with their names."""
     return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+
+def selected(parameters: NamedParameters, regexes: Optional[list[str]], of: str) -> NamedParameters:
+    """
+    The parameters whose names one of the regular expressions matches anywhere.
+
+    # Parameters
+
+    parameters : `NamedParameters`
+    regexes : `list[str]`, optional
+        `None` means all.
+    of : `str`
+        Whose setting `parameters` the expressions are, for the message.
+
+    # Raises
+
+    `ConfigurationError`, if there are none.
+    """
+    if regexes is None:
+        return parameters
+    found = [(name, p) for name, p in parameters if any(re.search(regex, name) for regex in regexes)]
+    if not found:
+        raise ConfigurationError(
+            f"parameters={regexes} of {of} match none of the trainable parameters, which are "
+            f"{', '.join(name for name, _ in parameters[:3])} ... {parameters[-1][0]}"
+        )
+    return found
 
 
 @contextmanager

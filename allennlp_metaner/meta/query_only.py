@@ -7,10 +7,10 @@ import torch
 from allennlp.common.checks import ConfigurationError
 
 from allennlp_metaner.meta.chunks import chunks_of
-from allennlp_metaner.meta.inner_loop import derived_seed
 from allennlp_metaner.meta.meta_gradient import MetaGradient, MetaGradientOutput, checked_reduction, reduced
 from allennlp_metaner.meta.parameters import NamedParameters
 from allennlp_metaner.meta.passes import Learner
+from allennlp_metaner.meta.seeds import derived_seed
 
 
 @MetaGradient.register("query_only")

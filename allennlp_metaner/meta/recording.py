@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Optional
 import torch
 from torch.nn import functional
 
-from allennlp_metaner.meta.factors import Embedding, Keep, LayerNorm, Linear
+from allennlp_metaner.meta.factors import Embedding, Keep, LayerNorm, Linear, by_row
 from allennlp_metaner.meta.parameters import NamedParameters
 from allennlp_metaner.meta.replacing import Halves, OfTasks, Replacing, Values, slices
 from allennlp_metaner.nn.linear import linear
@@ -170,17 +170,18 @@ def record(
     values: Optional[Values] = None,
     generator: Optional[torch.Generator] = None,
     halves: Optional[Halves] = None,
+    valued: Optional[NamedParameters] = None,
 ) -> tuple[torch.Tensor, Recording]:
     """
     The losses of one or several tasks, and what their gradients are made of. No parameter changes, and no
-    `grad`.
+    `grad`. Parameters of the model that are not in the list are constants.
 
     # Parameters
 
     losses : `Callable[[], torch.Tensor]`
         Runs the model, and returns one loss a task.
     parameters : `NamedParameters`
-        The trainable parameters of the model.
+        Trainable parameters of the model, for which gradients are wanted.
     sizes : `Sequence[int]`
         The number of sentences of each task of the pass.
     values : `Values`, optional (default = `None`)
@@ -189,6 +190,9 @@ def record(
         Where dropout draws from; `None` means PyTorch's global one.
     halves : `Halves`, optional (default = `None`)
         Weights for the products of this pass in lower precision. Not together with `values`.
+    valued : `NamedParameters`, optional (default = `None`)
+        The parameters that `values` are of, by their numbers in this list; the others have their own values.
+        `None` means all of `parameters`.
 
     # Returns
 
@@ -200,7 +204,8 @@ def record(
     linear layers, layer normalisation and embeddings, or not with one row a sentence or packed subword.
     """
     recording = Recording(parameters)
-    with torch.enable_grad(), _Recorded(recording, parameters, values, sizes, generator, halves) as mode:
+    mode = _Recorded(recording, parameters, values, sizes, generator, halves, valued)
+    with torch.enable_grad(), mode:
         result = losses()
     leaves = list(mode.leaves.values())
     found = torch.autograd.grad(result, [mode.anchor, *leaves], torch.ones_like(result), allow_unused=True)
@@ -220,12 +225,15 @@ class _Recorded(Replacing):
         sizes: Sequence[int],
         generator: Optional[torch.Generator],
         halves: Optional[Halves],
+        valued: Optional[NamedParameters],
     ) -> None:
         super().__init__(parameters, sizes, generator)
         self._halves = halves or {}
         self._recording = recording
         self._own = [parameter.detach() for _, parameter in parameters]
         self._values = values
+        positions = {id(parameter): number for number, (_, parameter) in enumerate(valued or parameters)}
+        self._positions = [positions.get(id(parameter)) for _, parameter in parameters]
         # No parameter takes part in the backward pass; this is what it is for.
         self.anchor = torch.zeros((), requires_grad=True)
         self.leaves: dict[int, torch.Tensor] = {}
@@ -240,9 +248,10 @@ class _Recorded(Replacing):
         self, inputs: torch.Tensor, weight: torch.Tensor, bias: Optional[torch.Tensor] = None
     ) -> torch.Tensor:
         matrix, offset = self._numbers.get(id(weight)), self._numbers.get(id(bias))
+        half = self._halves.get(id(weight))
+        weight, bias = self._constant(weight), self._constant(bias)
         if (matrix is None and weight.requires_grad) or (offset is None and _needs_gradient(bias)):
             return functional.linear(inputs, self._replaced(weight), self._replaced(bias))
-        half = self._halves.get(id(weight))
         if matrix is None and offset is None and not inputs.requires_grad:
             return linear(inputs, weight if half is None else half, bias)
         rows = self._rows(inputs, matrix)
@@ -265,8 +274,8 @@ class _Recorded(Replacing):
             )
         sizes = self._row_sizes(inputs, scale)
         keep = self._recording._keep(slices(sizes), (scale, _scale), (offset, _offset))
-        factors = _by_row(self._of_tasks(scale), sizes, inputs)
-        summands = _by_row(self._of_tasks(offset), sizes, inputs)
+        factors = by_row(self._of_tasks(scale), sizes, inputs)
+        summands = by_row(self._of_tasks(offset), sizes, inputs)
         return LayerNorm.apply(inputs, factors, summands, self.anchor, eps, keep)
 
     def _embedding(
@@ -274,25 +283,17 @@ class _Recorded(Replacing):
     ) -> torch.Tensor:
         number = self._numbers.get(id(weight))
         if number is None:
-            return functional.embedding(inputs, weight, padding_idx)
+            return functional.embedding(inputs, self._constant(weight), padding_idx)
         rows = self._look_up_rows(inputs, number)
         padding = None if padding_idx is None else padding_idx % len(weight)
         keep = self._recording._keep(rows, (number, _table(len(weight), padding)))
         return Embedding.apply(inputs, self._of_tasks(number), rows, self.anchor, keep)
 
     def _of_tasks(self, number: int) -> Sequence[torch.Tensor]:
-        if self._values is None:
+        position = self._positions[number]
+        if self._values is None or position is None:
             return [self._own[number]]
-        return OfTasks(self._values, number, self._num_tasks)
-
-
-def _by_row(values: Sequence[torch.Tensor], sizes: Sequence[int], inputs: torch.Tensor) -> torch.Tensor:
-    """The values of a vector, to be multiplied with or added to `inputs`."""
-    if len(values) == 1:
-        return values[0]
-    counts = torch.tensor(sizes, device=inputs.device)
-    of_rows = torch.stack(list(values)).repeat_interleave(counts, dim=0, output_size=len(inputs))
-    return of_rows.view(len(inputs), *[1] * (inputs.dim() - 2), -1)
+        return OfTasks(self._values, position, self._num_tasks)
 
 
 def _needs_gradient(tensor: Optional[torch.Tensor]) -> bool:

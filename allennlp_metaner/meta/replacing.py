@@ -114,10 +114,16 @@ class Replacing(TorchFunctionMode):
             return type(arg)(map(self._replaced, arg))
         number = self._numbers.get(id(arg))
         if number is None:
-            return arg
+            return self._constant(arg)
         if self._num_tasks > 1:
             raise NotSeparableError(self._names[number])
         return self._other(number)
+
+    def _constant(self, tensor: Any) -> Any:
+        """A parameter that nothing stands for takes no part in the backward pass."""
+        if isinstance(tensor, torch.nn.Parameter) and id(tensor) not in self._numbers:
+            return tensor.detach()
+        return tensor
 
     def _row_sizes(self, inputs: torch.Tensor, number: Optional[int]) -> list[int]:
         """How many rows of a layer's inputs belong to each task: one a sentence, or one a packed subword."""

@@ -36,6 +36,17 @@ def _joined(values: list[Any]) -> Any:
     return [entry for value in values for entry in value]
 
 
+def sentences(batch: dict[str, Any]) -> list[dict[str, Any]]:
+    """A batch for each sentence of `batch`, in their order, padded as they were."""
+    return [_sentence(batch, number) for number in range(num_sentences(batch))]
+
+
+def _sentence(value: Any, number: int) -> Any:
+    if isinstance(value, dict):
+        return {key: _sentence(part, number) for key, part in value.items()}
+    return value[number : number + 1]
+
+
 def longest(batch: dict[str, Any]) -> int:
     """The length of the longest sentence of a batch, in subwords: the widest of its tensors."""
     return max(

@@ -18,9 +18,9 @@ from allennlp.training.moving_average import MovingAverage
 from allennlp.training.optimizers import Optimizer
 
 from allennlp_metaner.data.entity_masking_indexer import refuse_masking
-from allennlp_metaner.meta.inner_loop import derived_seed
 from allennlp_metaner.meta.meta_gradient import FirstOrderMaml, MetaGradient
 from allennlp_metaner.meta.parameters import trainable_parameters
+from allennlp_metaner.meta.seeds import derived_seed
 
 
 class _GivenGradient(torch.autograd.Function):

@@ -18,11 +18,12 @@ from allennlp.training.optimizers import (
 from allennlp_metaner.meta import inner_loop as inner_loop_module
 from allennlp_metaner.meta import meta_gradient as meta_gradient_module
 from allennlp_metaner.meta import passes as passes_module
-from allennlp_metaner.meta.inner_loop import InnerLoop, derived_seed
+from allennlp_metaner.meta.inner_loop import InnerLoop
 from allennlp_metaner.meta.inner_update import InnerUpdate
 from allennlp_metaner.meta.meta_gradient import FirstOrderMaml, MetaGradient
 from allennlp_metaner.meta.parameters import preserved, trainable_parameters
 from allennlp_metaner.meta.recording import Recording
+from allennlp_metaner.meta.seeds import derived_seed
 from allennlp_metaner.meta.stepping import Stepped
 from allennlp_metaner.models import max_loss_tagger
 from allennlp_metaner.models.max_loss_tagger import MaxLossTagger
@@ -643,8 +644,10 @@ class TestMutations:
     ) -> None:
         original = meta_gradient_module.record
 
-        def at_the_start(losses: Any, parameters: Any, sizes: Any, values: Any, generator: Any) -> Any:
-            return original(losses, parameters, sizes, None, generator)
+        def at_the_start(
+            losses: Any, parameters: Any, sizes: Any, values: Any, generator: Any, **options: Any
+        ) -> Any:
+            return original(losses, parameters, sizes, None, generator, **options)
 
         monkeypatch.setattr(meta_gradient_module, "record", at_the_start)
         assert off() > FAR_OFF
