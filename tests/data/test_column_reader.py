@@ -312,7 +312,7 @@ def test_split_needs_both_parts(tmp_path: Path, test_size: float) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"scheme": "BILOU"}, "scheme='BILOU' is not one of IO, IOB1, BIO"),
+        ({"scheme": "BMES"}, "scheme='BMES' is not one of IO, IOB1, BIO"),
         ({"encoding": "utf-9"}, "encoding='utf-9' is not known.*'latin-1'"),
         ({"separator": ""}, "separator is empty. Give"),
         ({"fraction": 0}, "fraction=0 is not above 0 and at most 1. Give a share"),
