@@ -17,7 +17,7 @@ SUPPORTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 13))
 
 help:
 	@echo "make demo         build a real encoder, meta-train on English, label five other languages, teach a student"
-	@echo "make test         run the tests, one process a core (PYTEST_ARGS='-n 0 tests/meta -k adapter' runs a part)"
+	@echo "make test         run the tests, one process a core (PYTEST_ARGS='-n 0 tests/meta -k adaptation' runs a part)"
 	@echo "make check        formatter, linter and type checker, as CI runs them"
 	@echo "make format       repair what formatter and linter can repair"
 	@echo "make bench        measure all speed figures (bench-quick: fewer)"

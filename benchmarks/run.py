@@ -35,10 +35,10 @@ from transformers import AutoModel, AutoTokenizer
 
 from allennlp_metaner.data.sentence import words_and_tags
 from allennlp_metaner.data.word_transformer_indexer import WordTransformerIndexer
-from allennlp_metaner.meta.adapter import Adapter
 from allennlp_metaner.meta.inner_loop import InnerLoop
 from allennlp_metaner.meta.meta_gradient import FirstOrderMaml
 from allennlp_metaner.meta.parameters import trainable_parameters
+from allennlp_metaner.meta.test_time_adaptation import TestTimeAdaptation
 from allennlp_metaner.nn.linear import linear
 from allennlp_metaner.retrieval.sentence_encoder import TransformerSentenceEncoder
 from allennlp_metaner.retrieval.similarity_index import ExactIndex
@@ -133,7 +133,7 @@ def learning(load: workload.Workload, quick: bool) -> Iterator[dict[str, Any]]:
     """Meta-training and adaptation, and their share of what the hardware can do."""
     parameters = trainable_parameters(load.model)
     algorithm = FirstOrderMaml()
-    adapter = Adapter(InnerLoop(Lazy(AdamOptimizer, lr=1e-5), num_steps=1))
+    adaptation = TestTimeAdaptation(InnerLoop(Lazy(AdamOptimizer, lr=1e-5), num_steps=1))
     few, many = (4, 16) if quick else (16, 64)
     tasks, published = load.tasks[:many], load.published_tasks[:few]
 
@@ -159,16 +159,16 @@ def learning(load: workload.Workload, quick: bool) -> Iterator[dict[str, Any]]:
     )
     own, theirs = all_times(
         rounds,
-        lambda: adapter.label(load.model, tasks),
+        lambda: adaptation.predict(load.model, tasks),
         lambda: adapt_and_label(load.published_model, published),
     )
     adapted = len(tasks) / min(own)
     peaks.append(gemm_peak())
     yield row("adaptation", "sentences/s", len(tasks) / median(own), few / median(theirs), goal="6x, aim 12x")
-    half = Adapter(InnerLoop(Lazy(AdamOptimizer, lr=1e-5), num_steps=1, dtype="bfloat16"))
+    half = TestTimeAdaptation(InnerLoop(Lazy(AdamOptimizer, lr=1e-5), num_steps=1, dtype="bfloat16"))
     halved, theirs_again = take_turns(
         rounds,
-        lambda: half.label(load.model, tasks),
+        lambda: half.predict(load.model, tasks),
         lambda: adapt_and_label(load.published_model, published),
     )
     yield row(

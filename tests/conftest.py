@@ -165,7 +165,7 @@ def tiny_run(
         "trainer.meta_gradient.inner_loop.optimizer.lr": 1e-2,
         "trainer.learning_rate_scheduler.warmup_steps": 6,
         "trainer.callbacks": [],
-        "model.adapter.inner_loop.optimizer.lr": 1e-2,
+        "model.adaptation.inner_loop.optimizer.lr": 1e-2,
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("METANER_ENCODER", str(encoder))

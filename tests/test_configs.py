@@ -22,8 +22,8 @@ from allennlp.training.optimizers import Optimizer
 
 from allennlp_metaner import settings
 from allennlp_metaner.evaluation.adapting_evaluator import AdaptingEvaluator
-from allennlp_metaner.meta.adapter import adapts
 from allennlp_metaner.meta.inner_update import inner_update
+from allennlp_metaner.meta.test_time_adaptation import adapts
 
 CONFIGS = Path(__file__).parents[1] / "training_configs"
 # Overrides for an archive, and the file of METANER_DATA that each is for.
@@ -110,8 +110,8 @@ VOTING = {
 STARTED = {
     **under("vocabulary", {"type": "from_files", "directory": "{start}/vocabulary"}),
     "model.initializer.regexes": [[".*", {"type": "pretrained", "weights_file_path": "{start}/best.th"}]],
-    "model.adapter.inner_loop.optimizer.lr": math.sqrt(10) * (3e-5 / 3),
-    "model.adapter.inner_loop.optimizer.eps": 1e-6 * math.sqrt(1000),
+    "model.adaptation.inner_loop.optimizer.lr": math.sqrt(10) * (3e-5 / 3),
+    "model.adaptation.inner_loop.optimizer.eps": 1e-6 * math.sqrt(1000),
     "trainer.checkpointer.keep_most_recent_by_count": 5,
     "trainer.optimizer.lr": 3e-5,
     "trainer.optimizer.parameter_groups": [
@@ -157,7 +157,7 @@ DIFFERENCES: dict[str, tuple[str, dict[str, Any]]] = {
     "controls/anil": (
         "meta_en",
         {
-            "model.adapter.inner_loop.parameters": [r"^classifier\."],
+            "model.adaptation.inner_loop.parameters": [r"^classifier\."],
             "trainer.meta_gradient.inner_loop.parameters": [r"^classifier\."],
             "trainer.meta_gradient.type": "anil",
         },
@@ -165,18 +165,18 @@ DIFFERENCES: dict[str, tuple[str, dict[str, Any]]] = {
     "controls/one_by_one": (
         "meta_en",
         {
-            "model.adapter.inner_loop.batching": "one_by_one",
+            "model.adaptation.inner_loop.batching": "one_by_one",
             "trainer.meta_gradient.inner_loop.batching": "one_by_one",
         },
     ),
     "controls/published_step": (
         "meta_en",
         {
-            "model.adapter.inner_loop.optimizer.type": "bert_adam",
+            "model.adaptation.inner_loop.optimizer.type": "bert_adam",
             "trainer.meta_gradient.inner_loop.optimizer.type": "bert_adam",
         },
     ),
-    "controls/base_adapted": ("base_en", {"model.adapter.enabled": True}),
+    "controls/base_adapted": ("base_en", {"model.adaptation.enabled": True}),
     "targets/no_misc": (
         "meta_en",
         {
@@ -286,8 +286,8 @@ DIFFERENCES: dict[str, tuple[str, dict[str, Any]]] = {
             "model.subword_labels": True,
             "model.loss_reduction": "token",
             "model.frozen_layers": 4,
-            "model.adapter.dropout": True,
-            **under("model.adapter.inner_loop.optimizer", BERT_ADAM),
+            "model.adaptation.dropout": True,
+            **under("model.adaptation.inner_loop.optimizer", BERT_ADAM),
             **under("trainer.optimizer", BERT_ADAM),
             **under("trainer.meta_gradient.inner_loop.optimizer", BERT_ADAM),
         },
@@ -389,8 +389,8 @@ def test_the_papers_numbers() -> None:
         "model.frozen_layers": 3,
         "model.text_field_embedder.token_embedders.tokens.max_length": 128,
         "model.text_field_embedder.token_embedders.tokens.context": 64,
-        "model.adapter.inner_loop.optimizer.lr": 1e-5,
-        "model.adapter.inner_loop.num_steps": 1,
+        "model.adaptation.inner_loop.optimizer.lr": 1e-5,
+        "model.adaptation.inner_loop.num_steps": 1,
         "data_loader.batch_size": 32,
         "trainer.optimizer.lr": 3e-5,
         "trainer.meta_gradient.inner_loop.optimizer.lr": 3e-5,
@@ -550,7 +550,8 @@ def test_a_corpus_without_misc(tiny_run: SimpleNamespace, tiny_data: Path) -> No
     for name, file in {"es": "conll2002/esp.train", "pt": "uner/pt.dev.iob2"}.items():
         archive = load_archive(
             str(tiny_run.archive),
-            overrides=f"(import '{CONFIGS}/targets/{name}.jsonnet') + {{ 'model.adapter.enabled': false }}",
+            overrides=f"(import '{CONFIGS}/targets/{name}.jsonnet')"
+            " + { 'model.adaptation.enabled': false }",
         )
         instances = list(archive.validation_dataset_reader.read(str(tiny_data / file)))[:10]
         archive.model.eval().forward_on_instances(instances)

@@ -164,7 +164,7 @@ def test_summed_meta_gradient(official: SimpleNamespace) -> None:
 def test_adapted_logits(official: SimpleNamespace) -> None:
     model = official.model
     expected = torch.from_numpy(FIGURES["adapted_query_logits_task0"])[0][:, label_rows(model.vocab)]
-    (output,) = model.adapter.label(model, official.tasks[:1])
+    (output,) = model.adaptation.predict(model, official.tasks[:1])
     query = official.tasks[0]["query"]["tokens"]["tokens"]
     first = query["offsets"][0, :, 0]
     difference = (output["logits"][0] - expected[first]).norm() / expected[first].norm()

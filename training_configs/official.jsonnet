@@ -12,7 +12,7 @@ local bert_adam = (import 'lib/inner_steps.libsonnet').published;
     subword_labels: true,
     loss_reduction: 'token',
     frozen_layers: 4,
-    adapter: { enabled: true, inner_loop: { optimizer: bert_adam(1e-5), num_steps: 1 }, dropout: true },
+    adaptation: { enabled: true, inner_loop: { optimizer: bert_adam(1e-5), num_steps: 1 }, dropout: true },
   },
   trainer+: {
     optimizer: bert_adam(3e-5),

@@ -17,7 +17,7 @@ from allennlp_metaner.atomic import write_whole
 from allennlp_metaner.commands.labelling import SENTENCES_PER_BATCH, label_file
 from allennlp_metaner.commands.loading import check_archive, load_checked, merged, task_reader
 from allennlp_metaner.commands.quiet import quiet
-from allennlp_metaner.meta.adapter import adapts
+from allennlp_metaner.meta.test_time_adaptation import adapts
 from allennlp_metaner.predictors.adapting_predictor import AdaptingPredictor
 
 
@@ -58,7 +58,7 @@ class Cases(Subcommand):
             "--base-overrides",
             default="",
             help="further ones for the base model alone; without adaptation: "
-            "'{\"model.adapter.enabled\": false}'",
+            "'{\"model.adaptation.enabled\": false}'",
         )
         subparser.add_argument(
             "--adapted-overrides", default="", help="further ones for the adapted model alone"

@@ -50,7 +50,7 @@ class Errors(Subcommand):
             "--overrides",
             default="",
             help="a json(net) structure that overrides settings of the config; without adaptation: "
-            "'{\"model.adapter.enabled\": false}'",
+            "'{\"model.adaptation.enabled\": false}'",
         )
         subparser.set_defaults(func=_run)
         return subparser

@@ -10,19 +10,19 @@ from allennlp.models import Model
 
 from allennlp_metaner.concurrency import exclusive
 from allennlp_metaner.data.entity_masking_indexer import refuse_masking
-from allennlp_metaner.meta.adapter import adapter_of, adapts
+from allennlp_metaner.meta.test_time_adaptation import adaptation_of, adapts
 
 
 @Evaluator.register("adapting")
 class AdaptingEvaluator(SimpleEvaluator):
     """
     Labels every sentence with the parameters adapted to its support set, and goes back (Algorithm 1). The
-    settings of the adaptation are the model's ([`Adapter`](../meta/adapter.md)), so that the predictor
-    shares them.
+    settings of the adaptation are the model's
+    ([`TestTimeAdaptation`](../meta/test_time_adaptation.md)), so that the predictor shares them.
 
     Registered as an `Evaluator` with name "adapting". In a config:
     `"evaluation": {"type": "adapting"}`; at the command line, without adaptation, and likewise for the
-    predictor: `-o '{"model.adapter.enabled": false}'`.
+    predictor: `-o '{"model.adaptation.enabled": false}'`.
 
     # Parameters
 
@@ -30,7 +30,7 @@ class AdaptingEvaluator(SimpleEvaluator):
     cuda_device : `Union[int, torch.device]`, optional (default = `-1`)
     postprocessor_fn_name : `str`, optional (default = `"make_output_human_readable"`)
     adapt : `bool`, optional (default = `None`)
-        If false, sentences are labelled by the model as it is. `None`: what the model's adapter says.
+        If false, sentences are labelled by the model as it is. `None`: what the model's adaptation says.
 
     The reported `loss` is the sum over a batch's sentences, each labelled alone.
     """
@@ -80,7 +80,7 @@ class _Adapting:
             )
         outputs = [
             self._model.make_output_human_readable(output)
-            for output in adapter_of(self._model).label(self._model, batch["task"])
+            for output in adaptation_of(self._model).predict(self._model, batch["task"])
         ]
         joined: dict[str, Any] = {
             key: [value for output in outputs for value in output[key]]

@@ -15,7 +15,7 @@ from allennlp.models.archival import CONFIG_NAME, archive_model, extracted_archi
 
 _CHECKPOINT = re.compile(r"model_state_e(\d+)_b(\d+)\.th")
 # They say nothing of what the weights mean.
-_OTHER_SETTINGS = ("initializer", "adapter")
+_OTHER_SETTINGS = ("initializer", "adaptation")
 
 
 def last_checkpoints(run: Path, number: int) -> list[Path]:

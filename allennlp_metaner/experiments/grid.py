@@ -96,7 +96,7 @@ class _Grid:
         for system, entry in self._systems.items():
             where = f"systems.{system}"
             seeds = self._checked_seeds(entry.get("seeds", self._seeds), f"{where}.seeds")
-            adaptation = {"model.adapter.enabled": entry["adapt"]} if "adapt" in entry else {}
+            adaptation = {"model.adaptation.enabled": entry["adapt"]} if "adapt" in entry else {}
             targets = entry.get("targets", list(self._targets))
             for target in targets:
                 self._check_name(target, self._targets, f"{where}.targets")

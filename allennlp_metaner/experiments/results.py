@@ -167,7 +167,7 @@ class Results:
             cell.system
             for cell in self.cells
             if cell.needs.config["trainer"].get("type") != "meta"
-            and cell.overrides.get("model.adapter.enabled") is False
+            and cell.overrides.get("model.adaptation.enabled") is False
         }
 
     def f1(self, system: str, target: str, type_: str = OVERALL) -> dict[int, float]:

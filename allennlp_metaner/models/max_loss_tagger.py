@@ -15,7 +15,7 @@ from allennlp.nn.util import get_text_field_mask
 
 from allennlp_metaner.concurrency import exclusive
 from allennlp_metaner.data.sentence import LABEL_NAMESPACE
-from allennlp_metaner.meta.adapter import Adapter
+from allennlp_metaner.meta.test_time_adaptation import TestTimeAdaptation
 from allennlp_metaner.models.decoding import Decoder
 from allennlp_metaner.models.freezing import freeze_bottom
 from allennlp_metaner.models.frozen_outputs import FrozenOutputs
@@ -64,7 +64,7 @@ class MaxLossTagger(FrozenOutputs, Model):
     nearest_words : `NearestWords`, optional (default = `None`)
         Mix in the labels of similar words of the support sentences (kNN-NER), with or without adaptation,
         where sentences come with their tasks. The vectors are those of the model without adaptation.
-    adapter : `Adapter`, optional (default = one Adam step with a learning rate of 1e-5)
+    adaptation : `TestTimeAdaptation`, optional (default = one Adam step with a learning rate of 1e-5)
         How evaluator and predictor adapt this model to a sentence.
     soft_label_loss : `str`, optional (default = `"cross_entropy"`)
         Of sentences with a teacher's probabilities, the loss of a token: its distance from them, see
@@ -92,7 +92,7 @@ class MaxLossTagger(FrozenOutputs, Model):
         ignored_types: Optional[list[str]] = None,
         subword_labels: bool = False,
         nearest_words: Optional[NearestWords] = None,
-        adapter: Optional[Adapter] = None,
+        adaptation: Optional[TestTimeAdaptation] = None,
         soft_label_loss: str = "cross_entropy",
         hard_label_weight: float = 0.0,
         initializer: Optional[InitializerApplicator] = None,
@@ -114,7 +114,7 @@ class MaxLossTagger(FrozenOutputs, Model):
             text_field_embedder.get_output_dim(), vocab.get_vocab_size(LABEL_NAMESPACE)
         )
         self.max_loss_weight = max_loss_weight
-        self.adapter = adapter or Adapter()
+        self.adaptation = adaptation or TestTimeAdaptation()
         if nearest_words and subword_labels:
             raise ConfigurationError("nearest_words needs a model of words: set subword_labels = false")
         self._nearest_words = nearest_words
@@ -184,7 +184,7 @@ class MaxLossTagger(FrozenOutputs, Model):
         metadata : `list[dict[str, Any]]`, optional (default = `None`)
         task : `list[dict[str, Any]]`, optional (default = `None`)
             The pseudo tasks of these sentences. The model labels without adaptation and looks at them for
-            `nearest_words` alone; [`Adapter`](../meta/adapter.md) adapts to them.
+            `nearest_words` alone; [`TestTimeAdaptation`](../meta/test_time_adaptation.md) adapts to them.
         neighbors : `torch.Tensor`, optional (default = `None`)
             What `nearest_words` has found, see [`queries`](#queries).
         probabilities : `torch.Tensor`, optional (default = `None`)

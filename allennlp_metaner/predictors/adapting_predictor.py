@@ -16,7 +16,7 @@ from allennlp_metaner.data.entity_masking_indexer import refuse_masking
 from allennlp_metaner.data.json_sentences import parse_sentence
 from allennlp_metaner.data.raw_text import join
 from allennlp_metaner.data.sentence import sentence_instance, words_and_tags
-from allennlp_metaner.meta.adapter import adapter_of, adapts
+from allennlp_metaner.meta.test_time_adaptation import adaptation_of, adapts
 from allennlp_metaner.tasks.pseudo_task_reader import PseudoTaskReader
 
 
@@ -24,7 +24,7 @@ from allennlp_metaner.tasks.pseudo_task_reader import PseudoTaskReader
 class AdaptingPredictor(Predictor):
     """
     Labels sentences with the parameters adapted to their support sets (Algorithm 1), with the model's own
-    settings ([`Adapter`](../meta/adapter.md)), as the evaluator does.
+    settings ([`TestTimeAdaptation`](../meta/test_time_adaptation.md)), as the evaluator does.
 
     Input, a JSON object a line: `{"sentence": "raw text"}`, or `{"words": ["a", "list"]}` for text that is
     tokenised already. Raw text is split at blanks and punctuation, Chinese and Japanese into characters.
@@ -41,8 +41,8 @@ class AdaptingPredictor(Predictor):
         Of type "pseudo_tasks", unless `adapt` is false.
     adapt : `bool`, optional (default = `None`)
         If false, sentences are labelled by the model as it is; nothing is retrieved. `None`: what the model's
-        adapter says. At the command line: `--predictor-args '{"adapt": false}'`, or, as for the evaluator,
-        `-o '{"model.adapter.enabled": false}'`.
+        adaptation says. At the command line: `--predictor-args '{"adapt": false}'`, or, as for the evaluator,
+        `-o '{"model.adaptation.enabled": false}'`.
 
     # Raises
 
@@ -111,7 +111,7 @@ class AdaptingPredictor(Predictor):
         tensors: dict[str, Any] = move_to_device(batch.as_tensor_dict(), self.cuda_device)
         if self._adapt:
             tasks = [{**task, "query": _without_gold(task["query"])} for task in tensors["task"]]
-            outputs = adapter_of(self._model).label(self._model, tasks)
+            outputs = adaptation_of(self._model).predict(self._model, tasks)
             return [self._model.make_output_human_readable(output) for output in outputs]
         tensors.pop("task", None)
         with torch.no_grad():

@@ -22,7 +22,7 @@ from allennlp_metaner.data.coding import spans
 from allennlp_metaner.data.sentence import words_and_tags
 
 Command = Callable[..., None]
-PLAIN = json.dumps({"model.adapter.enabled": False})
+PLAIN = json.dumps({"model.adaptation.enabled": False})
 PLAIN_READER = {"validation_dataset_reader": {"type": "ner_columns", "num_columns": 4, "scheme": "IOB1"}}
 HOSTILE = "<script>alert('&')</script> NN I-NP O\nPeter NN I-NP I-PER\nSmith NN I-NP I-PER\nwon NN I-NP O\n\n"
 
@@ -167,7 +167,7 @@ def test_neither_adapts(command: Command, tiny_run: SimpleNamespace, tmp_path: P
     """As of low resource: then nothing needs to be retrieved."""
     indexer = {"type": "word_transformer", "model_name": str(tiny_run.encoder)}
     reader = {**PLAIN_READER["validation_dataset_reader"], "token_indexers": {"tokens": indexer}}
-    overrides = json.dumps({"validation_dataset_reader": reader, "model.adapter.enabled": False})
+    overrides = json.dumps({"validation_dataset_reader": reader, "model.adaptation.enabled": False})
     data, archive = tiny_run.data / "conll2003/eng.testb", tiny_run.archive
     command("metaner-cases", archive, archive, data, "-o", tmp_path / "page.html", "--overrides", overrides)
     page = (tmp_path / "page.html").read_text("utf-8")

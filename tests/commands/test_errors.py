@@ -32,7 +32,7 @@ def test_counts_agree_with_evaluation(
     adapt: bool,
 ) -> None:
     path = tiny_run.data / "conll2003/eng.testb"
-    overrides = json.dumps({"model.adapter.enabled": adapt})
+    overrides = json.dumps({"model.adaptation.enabled": adapt})
     output = tmp_path / "new/errors"
     command("metaner-errors", tiny_run.archive, path, "--output-directory", output, "-o", overrides)
     tables: dict[str, Any] = json.loads((output / "errors.json").read_text("utf-8"))

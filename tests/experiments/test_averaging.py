@@ -112,7 +112,7 @@ def test_sources_of_other_models(runs: list[Path], tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="the key 'model' of their configs is not the same"):
         write_average(runs, output)
     config["model"]["frozen_layers"] = 3
-    config["model"]["adapter"]["enabled"] = False
+    config["model"]["adaptation"]["enabled"] = False
     config["random_seed"] = 7
     (runs[1] / "config.json").write_text(json.dumps(config))
     weights = torch.load(runs[1] / "best.th")

@@ -54,7 +54,7 @@ def test_what_a_system_changes(tmp_path: Path) -> None:
     by_key = {(cell.system, cell.target, cell.seed): cell for cell in cells}
     assert len(by_key) == len(cells) == 10
     adapted, other = by_key["adapted", "nl", 2], by_key["other", "nl", 2].needs
-    assert adapted.overrides == {"model.adapter.enabled": True}
+    assert adapted.overrides == {"model.adaptation.enabled": True}
     # The same config and seed is the same training.
     assert adapted.needs == by_key["plain", "nl", 2].needs
     assert adapted.hash != by_key["plain", "nl", 2].hash

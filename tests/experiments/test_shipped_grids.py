@@ -39,7 +39,7 @@ def test_small() -> None:
         assert config["trainer"]["learning_rate_scheduler"]["warmup_steps"] == 50
         assert config["trainer"]["optimizer"]["parameter_groups"][1] == [["classifier"], {"lr": 1e-3}]
         unadapted = ("base", "base_24", "full_unadapted")
-        assert cell.overrides["model.adapter.enabled"] == (cell.system not in unadapted)
+        assert cell.overrides["model.adaptation.enabled"] == (cell.system not in unadapted)
         with_max_loss = cell.system in ("full", "full_unadapted", "no_masking", "random_support")
         assert config["model"]["max_loss_weight"] == (2.0 if with_max_loss else 0.0)
 
@@ -48,7 +48,7 @@ def test_search() -> None:
     """As many learning rates for base as for full, on English dev, and the best ones are those of `small`."""
     found = cells("small_search")
     assert all(cell.file.endswith("eng.testa") and cell.target == "en" for cell in found)
-    assert not any(cell.overrides["model.adapter.enabled"] for cell in found)
+    assert not any(cell.overrides["model.adaptation.enabled"] for cell in found)
     rates: dict[str, set[float]] = {"base": set(), "full": set()}
     for cell in found:
         rates[cell.system.split("_")[0]].add(cell.needs.config["trainer"]["optimizer"]["lr"])
@@ -66,9 +66,9 @@ def test_small_adaptation() -> None:
     settings = set()
     for cell in found:
         assert cell.file.endswith("eng.testa")
-        assert cell.overrides["model.adapter.enabled"]
+        assert cell.overrides["model.adaptation.enabled"]
         settings.add(
-            tuple(cell.overrides[f"model.adapter.inner_loop.{key}"] for key in ("dtype", "optimizer.lr"))
+            tuple(cell.overrides[f"model.adaptation.inner_loop.{key}"] for key in ("dtype", "optimizer.lr"))
         )
     assert settings == {("float32", 1e-5), ("float32", 1e-4), ("float32", 3e-4), ("bfloat16", 1e-5)}
 
@@ -115,7 +115,7 @@ def test_from_base() -> None:
     assert found[0].system == "base" or len(trainings(found)) == 9
     (base,) = trainings([cell for cell in found if cell.system == "base"])
     for cell in found:
-        assert cell.overrides["model.adapter.enabled"] == cell.system.endswith("_adapted")
+        assert cell.overrides["model.adaptation.enabled"] == cell.system.endswith("_adapted")
         assert cell.last == (5 if cell.system.endswith("_mean") else 1)
         config = cell.needs.config
         if cell.system.startswith("base"):
@@ -139,7 +139,7 @@ def test_from_base() -> None:
             eps = 1e-8 if "adam" in cell.system else 3.16e-5
             for optimizer in (
                 inner["inner_loop"]["optimizer"],
-                config["model"]["adapter"]["inner_loop"]["optimizer"],
+                config["model"]["adaptation"]["inner_loop"]["optimizer"],
             ):
                 assert optimizer.get("eps", 1e-8) == pytest.approx(eps, rel=1e-2)
     assert trainings(cells("from_base_targets")) == trainings(found)
@@ -180,7 +180,7 @@ def test_adaptation() -> None:
     assert base.name.startswith("base_en-13370")
     for cell in found:
         assert cell.overrides["model.ignored_types"] == ["MISC"]
-        assert cell.overrides["model.adapter.enabled"] == (not cell.target.endswith("_none"))
+        assert cell.overrides["model.adaptation.enabled"] == (not cell.target.endswith("_none"))
         assert cell.file.endswith(".dev.iob2")
 
 

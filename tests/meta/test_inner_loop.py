@@ -17,13 +17,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from allennlp_metaner.meta import inner_loop as inner_loop_module
-from allennlp_metaner.meta.adapter import Adapter
 from allennlp_metaner.meta.chunks import WORK_OF_A_TASK, chunks_of
 from allennlp_metaner.meta.factors import Linear
 from allennlp_metaner.meta.inner_loop import Adapted, InnerLoop
 from allennlp_metaner.meta.meta_gradient import FirstOrderMaml
 from allennlp_metaner.meta.parameters import trainable_parameters
 from allennlp_metaner.meta.recording import Recording, record
+from allennlp_metaner.meta.test_time_adaptation import TestTimeAdaptation
 from allennlp_metaner.models.max_loss_tagger import MaxLossTagger
 from allennlp_metaner.tasks.task_field import Task
 
@@ -140,13 +140,13 @@ def test_a_model_that_moves(
 
 
 def test_a_copy_of_a_loop_in_use(model: MaxLossTagger, tasks: list[Task]) -> None:
-    """The adapter, and with it its loop, is part of the model."""
-    expected = model.adapter.label(model, tasks)
+    """The adaptation, and with it its loop, is part of the model."""
+    expected = model.adaptation.predict(model, tasks)
     twin = copy.deepcopy(model)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
-    for ours, theirs in zip(twin.adapter.label(twin, tasks), expected, strict=True):
+    for ours, theirs in zip(twin.adaptation.predict(twin, tasks), expected, strict=True):
         assert torch.equal(ours["logits"], theirs["logits"])
 
 
@@ -450,7 +450,7 @@ class TestMemory:
         ("frozen_layers", "num_workers", "num_steps", "dropout"),
         [(3, 1, 1, False), (3, 2, 1, True), (3, 2, 2, False), (None, 2, 1, False)],
     )
-    def test_of_the_adapter(
+    def test_of_the_adaptation(
         self,
         make_tagger: TaggerMaker,
         make_tasks: TaskMaker,
@@ -462,11 +462,11 @@ class TestMemory:
     ) -> None:
         model, tasks = make_tagger(frozen_layers=frozen_layers), make_tasks(4, RAGGED)
         loop = InnerLoop(num_steps=num_steps, chunk_size=80, num_workers=num_workers)
-        adapter = Adapter(loop, dropout=dropout)
-        adapter.label(model, tasks)
+        adaptation = TestTimeAdaptation(loop, dropout=dropout)
+        adaptation.predict(model, tasks)
         before = num_tensors()
         for _ in range(3):
-            adapter.label(model, tasks)
+            adaptation.predict(model, tasks)
             assert [recording() for recording in recordings if recording() is not None] == []
         assert recordings
         assert num_tensors() == before

@@ -11,10 +11,10 @@ from allennlp.common import Params
 from allennlp.common.checks import ConfigurationError
 
 from allennlp_metaner.meta import recording as recording_module
-from allennlp_metaner.meta.adapter import Adapter
 from allennlp_metaner.meta.inner_loop import InnerLoop
 from allennlp_metaner.meta.meta_gradient import HEAD, Anil, FirstOrderMaml, MetaGradient
 from allennlp_metaner.meta.parameters import trainable_parameters
+from allennlp_metaner.meta.test_time_adaptation import TestTimeAdaptation
 from allennlp_metaner.models.max_loss_tagger import MaxLossTagger
 from allennlp_metaner.tasks.task_field import Task
 
@@ -130,7 +130,7 @@ def test_adaptation(
     tasks = make_tasks(4, RAGGED)
     loop = InnerLoop(reference.lazy("adam"), num_steps, batching=batching, parameters=part, **options)
     before = copy.deepcopy(model.state_dict())
-    outputs = Adapter(loop).label(model, tasks)
+    outputs = TestTimeAdaptation(loop).predict(model, tasks)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     for task, output in zip(tasks, outputs, strict=True):
         weights = loop_over(
@@ -191,7 +191,7 @@ def test_nothing_below_is_differentiated(
     monkeypatch.setattr(recording_module.Linear, "apply", lambda *a: recorded.append(a) or apply(*a))
     monkeypatch.setattr(recording_module, "linear", lambda *a: run.append(a) or plain(*a))
     loop = InnerLoop(reference.lazy("adam"), 1, parameters=part)
-    Adapter(loop).label(model, make_tasks(1, 2))
+    TestTimeAdaptation(loop).predict(model, make_tasks(1, 2))
     # A layer has six linear layers, and the fourth and fifth of five are trainable.
     assert len(recorded) == {1: 1, 2: 7}[len(part)]
     assert not any(inputs.requires_grad for inputs, *_ in run)

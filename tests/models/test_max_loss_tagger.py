@@ -13,7 +13,7 @@ from allennlp.data import Batch, TokenIndexer, Vocabulary
 from allennlp.modules.text_field_embedders import BasicTextFieldEmbedder
 
 from allennlp_metaner.data.sentence import sentence_instance
-from allennlp_metaner.meta.adapter import Adapter
+from allennlp_metaner.meta.test_time_adaptation import TestTimeAdaptation
 from allennlp_metaner.models.max_loss_tagger import MaxLossTagger
 from allennlp_metaner.models.word_transformer_embedder import WordTransformerEmbedder
 from allennlp_metaner.nn.span_f1 import SpanF1
@@ -274,7 +274,7 @@ def test_subword_labels_need_labels(parts: SimpleNamespace, tiny_word_encoder: s
         MaxLossTagger(vocab, embedder, subword_labels=True)
 
 
-def test_the_adapter_is_the_models(parts: SimpleNamespace) -> None:
-    adapter = Adapter()
-    assert parts.make(adapter=adapter).adapter is adapter
-    assert isinstance(parts.make().adapter, Adapter)
+def test_the_adaptation_is_the_models(parts: SimpleNamespace) -> None:
+    adaptation = TestTimeAdaptation()
+    assert parts.make(adaptation=adaptation).adaptation is adaptation
+    assert isinstance(parts.make().adaptation, TestTimeAdaptation)

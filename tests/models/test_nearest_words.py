@@ -13,8 +13,8 @@ from allennlp.modules.text_field_embedders import BasicTextFieldEmbedder
 from allennlp.training.optimizers import AdamOptimizer
 
 from allennlp_metaner.data.sentence import sentence_instance
-from allennlp_metaner.meta.adapter import Adapter
 from allennlp_metaner.meta.inner_loop import InnerLoop
+from allennlp_metaner.meta.test_time_adaptation import TestTimeAdaptation
 from allennlp_metaner.models.max_loss_tagger import MaxLossTagger
 from allennlp_metaner.models.nearest_words import NearestWords
 from allennlp_metaner.models.word_transformer_embedder import WordTransformerEmbedder
@@ -151,19 +151,19 @@ def test_with_constraints(parts: SimpleNamespace) -> None:
             assert not tag.startswith("I-") or before[2:] == tag[2:]
 
 
-def adapter(rate: float, **arguments: Any) -> Adapter:
-    return Adapter(InnerLoop(optimizer=Lazy(AdamOptimizer, lr=rate), num_steps=1), **arguments)
+def adaptation(rate: float, **arguments: Any) -> TestTimeAdaptation:
+    return TestTimeAdaptation(InnerLoop(optimizer=Lazy(AdamOptimizer, lr=rate), num_steps=1), **arguments)
 
 
 def test_with_adaptation(parts: SimpleNamespace) -> None:
     """The adapted model's probabilities, and the words of the model as it was."""
     tasks = parts.tensors["task"]
-    model = parts.make(nearest_words=NearestWords(weight=0.6, temperature=0.7), adapter=adapter(1e-2))
+    model = parts.make(nearest_words=NearestWords(weight=0.6, temperature=0.7), adaptation=adaptation(1e-2))
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
-    found = model.adapter.label(model, tasks)
+    found = model.adaptation.predict(model, tasks)
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
-    adapted = parts.make(adapter=adapter(1e-2))
-    alone = adapted.adapter.label(adapted, tasks)
+    adapted = parts.make(adaptation=adaptation(1e-2))
+    alone = adapted.adaptation.predict(adapted, tasks)
     unadapted = reference(model, tasks, 0.6)
     for output, own, plain, task in zip(found, alone, unadapted, tasks, strict=True):
         with torch.no_grad():
@@ -179,7 +179,7 @@ def test_with_adaptation(parts: SimpleNamespace) -> None:
 
 def test_adapts_to_the_nearest_alone(parts: SimpleNamespace) -> None:
     """The retriever may find more sentences for the votes than adaptation takes."""
-    model = parts.make(adapter=adapter(1e-2, num_neighbors=1))
+    model = parts.make(adaptation=adaptation(1e-2, num_neighbors=1))
     first = [
         {
             **task,
@@ -190,11 +190,11 @@ def test_adapts_to_the_nearest_alone(parts: SimpleNamespace) -> None:
         }
         for task in parts.tensors["task"]
     ]
-    found = model.adapter.label(model, parts.tensors["task"])
-    every = parts.make(adapter=adapter(1e-2))
+    found = model.adaptation.predict(model, parts.tensors["task"])
+    every = parts.make(adaptation=adaptation(1e-2))
     expected, all_of_them = (
-        every.adapter.label(every, first),
-        every.adapter.label(every, parts.tensors["task"]),
+        every.adaptation.predict(every, first),
+        every.adaptation.predict(every, parts.tensors["task"]),
     )
     for ours, theirs, others in zip(found, expected, all_of_them, strict=True):
         torch.testing.assert_close(ours["logits"], theirs["logits"], rtol=1e-4, atol=1e-5)
@@ -215,7 +215,7 @@ def test_bad_settings(settings: dict[str, Any], message: str) -> None:
 
 
 def test_bad_combinations(parts: SimpleNamespace) -> None:
-    with pytest.raises(ConfigurationError, match=r"num_neighbors=0 must be .* adapter\.enabled = false"):
-        Adapter(num_neighbors=0)
+    with pytest.raises(ConfigurationError, match=r"num_neighbors=0 must be .* adaptation\.enabled = false"):
+        TestTimeAdaptation(num_neighbors=0)
     with pytest.raises(ConfigurationError, match="nearest_words needs a model of words"):
         parts.make(nearest_words=NearestWords(), subword_labels=True)

@@ -2,6 +2,6 @@
 local head = { inner_loop+: { parameters: ['^classifier\\.'] } };
 
 (import '../meta_en.jsonnet') + {
-  model+: { adapter+: head },
+  model+: { adaptation+: head },
   trainer+: { meta_gradient+: head { type: 'anil' } },
 }

@@ -1,2 +1,2 @@
 // Control: the base model with adaptation at test time, but without meta-training.
-(import '../base_en.jsonnet') + { model+: { adapter+: { enabled: true } } }
+(import '../base_en.jsonnet') + { model+: { adaptation+: { enabled: true } } }

@@ -2,6 +2,6 @@
 local one_by_one = { inner_loop+: { batching: 'one_by_one' } };
 
 (import '../meta_en.jsonnet') + {
-  model+: { adapter+: one_by_one },
+  model+: { adaptation+: one_by_one },
   trainer+: { meta_gradient+: one_by_one },
 }

@@ -2,6 +2,6 @@
 local inner_steps = import '../lib/inner_steps.libsonnet';
 
 (import '../meta_en.jsonnet') + {
-  model+: { adapter+: { inner_loop+: { optimizer: inner_steps.published(1e-5) } } },
+  model+: { adaptation+: { inner_loop+: { optimizer: inner_steps.published(1e-5) } } },
   trainer+: { meta_gradient+: { inner_loop+: { optimizer: inner_steps.published(3e-5) } } },
 }

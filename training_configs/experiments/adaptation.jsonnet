@@ -33,15 +33,15 @@ local settings = [setting(rate, eps) for rate in [10, 20, 31.6, 50, 100] for eps
 // The cells' own settings stand in their targets' overrides: one target a language and setting.
 local cell(language, s) = experiment.development[language] + {
   overrides+: {
-    'model.adapter.enabled': true,
-    'model.adapter.inner_loop.optimizer': { type: 'adam', lr: s.rate, eps: s.eps },
-    'model.adapter.inner_loop.num_steps': s.steps,
+    'model.adaptation.enabled': true,
+    'model.adaptation.inner_loop.optimizer': { type: 'adam', lr: s.rate, eps: s.eps },
+    'model.adaptation.inner_loop.num_steps': s.steps,
     'validation_dataset_reader.retriever.num_neighbors': s.neighbors,
     'validation_dataset_reader.retriever.sentence_encoder.pooling': 'mean',
     'validation_dataset_reader.retriever.similarity_index': { type: s.index },
   },
 };
-local none(language) = experiment.development[language] + { overrides+: { 'model.adapter.enabled': false } };
+local none(language) = experiment.development[language] + { overrides+: { 'model.adaptation.enabled': false } };
 
 {
   seeds: seeds,

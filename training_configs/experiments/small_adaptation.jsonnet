@@ -9,7 +9,7 @@ local settings = [['float32', 1e-5], ['float32', 1e-4], ['float32', 3e-4], ['bfl
 
 local dev(dtype, rate) = {
   file: corpora.conll2003_en.dev,
-  overrides: { 'model.adapter.inner_loop.dtype': dtype, 'model.adapter.inner_loop.optimizer.lr': rate },
+  overrides: { 'model.adaptation.inner_loop.dtype': dtype, 'model.adaptation.inner_loop.optimizer.lr': rate },
 };
 
 small {

@@ -9,7 +9,7 @@ local settings = import 'settings.libsonnet';
 
   dataset_reader: config.source.reader { token_indexers: { tokens: config.training_indexer } },
   // The base model labels sentences as it is; see controls/ for the base model with adaptation.
-  model+: { max_loss_weight: 0.0, adapter+: { enabled: false } },
+  model+: { max_loss_weight: 0.0, adaptation+: { enabled: false } },
   // Sentences of like length together: less padding. The sampler also shuffles.
   data_loader: { batch_sampler: { type: 'bucket', batch_size: settings.batch_size, sorting_keys: ['tokens'] } },
   trainer+: {

@@ -41,7 +41,7 @@ local settings = import 'settings.libsonnet';
     dropout: 0.1,
     max_loss_weight: error 'must override: lambda of Eq. 13',
     frozen_layers: 3,
-    adapter: { enabled: true, inner_loop: { optimizer: inner_steps.paper(1e-5), num_steps: 1 } },
+    adaptation: { enabled: true, inner_loop: { optimizer: inner_steps.paper(1e-5), num_steps: 1 } },
   },
   validation_data_loader: { batch_size: 32 },
   trainer: {

@@ -23,7 +23,7 @@ local settings = import 'settings.libsonnet';
 
   model+: {
     max_loss_weight: if config.masked then 2.0 else 0.0,
-    adapter+: { inner_loop+: { optimizer: inner_steps.published_as_adam(config.rate / 3) } },
+    adaptation+: { inner_loop+: { optimizer: inner_steps.published_as_adam(config.rate / 3) } },
   },
   data_loader+: { batches_per_epoch: config.updates_per_validation },
   trainer+: {

@@ -12,7 +12,7 @@ local epochs_of_base = 3;
 local query_only = { 'trainer.meta_gradient': { type: 'query_only', reduction: 'sum' } };
 local adam = {
   'trainer.meta_gradient.inner_loop.optimizer': inner_steps.paper(3e-5),
-  'model.adapter.inner_loop.optimizer': inner_steps.paper(1e-5),
+  'model.adaptation.inner_loop.optimizer': inner_steps.paper(1e-5),
 };
 local rates(rate) = {
   'trainer.optimizer.lr': rate,
@@ -23,7 +23,7 @@ local rates(rate) = {
 };
 // alpha / beta = 1 and gamma / beta = 1 / 3 if `inner` is 1.
 local adaptation_rate(rate, inner=1) = {
-  'model.adapter.inner_loop.optimizer': inner_steps.published_as_adam(inner * rate / 3),
+  'model.adaptation.inner_loop.optimizer': inner_steps.published_as_adam(inner * rate / 3),
 };
 local inner_rates(rate, inner=1) = adaptation_rate(rate, inner) {
   'trainer.meta_gradient.inner_loop.optimizer': inner_steps.published_as_adam(inner * rate),

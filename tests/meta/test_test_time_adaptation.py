@@ -13,7 +13,7 @@ from allennlp.common import Params
 from allennlp.common.checks import ConfigurationError
 from allennlp.data import TensorDict
 
-from allennlp_metaner.meta.adapter import Adapter
+from allennlp_metaner.meta.test_time_adaptation import TestTimeAdaptation
 from allennlp_metaner.models.max_loss_tagger import MaxLossTagger
 from allennlp_metaner.tasks.task_field import Task
 
@@ -29,11 +29,11 @@ WAYS: list[dict[str, int]] = [
 ]
 
 
-def make_adapter(lr: float = 1e-2, **options: Any) -> Adapter:
+def make_adaptation(lr: float = 1e-2, **options: Any) -> TestTimeAdaptation:
     """With steps so large that they change the tags of a random model."""
     loop = {"optimizer": {"type": "adam", "lr": lr}, "num_steps": 1}
     loop.update((key, options.pop(key)) for key in LOOP_OPTIONS & options.keys())
-    return Adapter.from_params(Params({"inner_loop": loop, **options}))
+    return TestTimeAdaptation.from_params(Params({"inner_loop": loop, **options}))
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 
 def test_equals_the_reference(model: MaxLossTagger, tasks: list[Task]) -> None:
     unadapted = [copy.deepcopy(model).eval()(tokens=task["query"]["tokens"])["logits"] for task in tasks]
-    outputs = make_adapter().label(model, tasks)
+    outputs = make_adaptation().predict(model, tasks)
     for output, task, before in zip(outputs, tasks, unadapted, strict=True):
         expected = reference_logits(model, task, 1e-2)
         assert relative(output["logits"], expected) <= TOLERANCE
@@ -84,13 +84,14 @@ def test_equals_the_reference(model: MaxLossTagger, tasks: list[Task]) -> None:
 
 
 def test_default_is_one_small_adam_step(model: MaxLossTagger, tasks: list[Task]) -> None:
-    (output,) = Adapter().label(model, tasks[:1])
+    (output,) = TestTimeAdaptation().predict(model, tasks[:1])
     assert relative(output["logits"], reference_logits(model, tasks[0], 1e-5)) <= TOLERANCE
 
 
 def test_max_loss_only_if_asked_for(model: MaxLossTagger, tasks: list[Task]) -> None:
     plain, with_max = (
-        make_adapter(max_loss_weight=weight).label(model, tasks[:1])[0]["logits"] for weight in (0.0, 2.0)
+        make_adaptation(max_loss_weight=weight).predict(model, tasks[:1])[0]["logits"]
+        for weight in (0.0, 2.0)
     )
     assert not torch.equal(plain, with_max)
 
@@ -105,13 +106,13 @@ def test_any_way_equals_the_reference(
     num_steps: int,
 ) -> None:
     """Any number of sentences, each with a support set of another size, in any chunks, by any workers."""
-    adapter = make_adapter(num_steps=num_steps, **options)
+    adaptation = make_adaptation(num_steps=num_steps, **options)
     every = make_tasks(8, (1, 2, 5))
     expected = [reference_logits(model, task, 1e-2) for task in every]
     if num_steps == 2:
         expected = [stepped_logits(model, task, reference, 1e-2, num_steps) for task in every]
     for num_tasks in (1, 2, 5, 8):
-        outputs = adapter.label(model, every[:num_tasks])
+        outputs = adaptation.predict(model, every[:num_tasks])
         assert len(outputs) == num_tasks
         for output, theirs, task in zip(outputs, expected, every, strict=False):
             assert relative(output["logits"], theirs) <= TOLERANCE
@@ -132,7 +133,7 @@ def stepped_logits(
 def test_single_precision(model: MaxLossTagger, make_tasks: Callable[..., list[Task]]) -> None:
     tasks = make_tasks(8, (1, 2, 5))
     expected = [reference_logits(model, task, 1e-5) for task in tasks]
-    for output, theirs in zip(Adapter().label(model.float(), tasks), expected, strict=True):
+    for output, theirs in zip(TestTimeAdaptation().predict(model.float(), tasks), expected, strict=True):
         assert output["logits"].dtype == torch.float32
         assert relative(output["logits"].double(), theirs) <= 1e-4
 
@@ -146,7 +147,7 @@ def test_other_encoders(
 ) -> None:
     model = make_tagger(other_encoders[encoder])
     tasks = make_tasks(5, (1, 2, 5), other_encoders[encoder])
-    for output, task in zip(make_adapter().label(model, tasks), tasks, strict=True):
+    for output, task in zip(make_adaptation().predict(model, tasks), tasks, strict=True):
         assert relative(output["logits"], reference_logits(model, task, 1e-2)) <= TOLERANCE
 
 
@@ -163,17 +164,17 @@ def test_tasks_that_cannot_share_a_pass(
     """Whether it is the update that fails to keep them apart, or the labelling."""
     model = make_tagger(**options)
     tasks = make_tasks(8, (1, 2, 5))
-    for output, task in zip(make_adapter().label(model, tasks), tasks, strict=True):
+    for output, task in zip(make_adaptation().predict(model, tasks), tasks, strict=True):
         assert relative(output["logits"], reference_logits(model, task, 1e-2)) <= TOLERANCE
 
 
 def test_a_sentence_does_not_depend_on_its_company(model: MaxLossTagger, tasks: list[Task]) -> None:
     """But for rounding: sentences that are labelled together are padded."""
-    adapter = make_adapter()
-    together = adapter.label(model, tasks)
+    adaptation = make_adaptation()
+    together = adaptation.predict(model, tasks)
     torch.rand(7)
-    alone = [adapter.label(model, [task])[0] for task in tasks]
-    backwards = adapter.label(model, tasks[::-1])[::-1]
+    alone = [adaptation.predict(model, [task])[0] for task in tasks]
+    backwards = adaptation.predict(model, tasks[::-1])[::-1]
     for a, b, c in zip(together, alone, backwards, strict=True):
         assert a["tags"] == b["tags"] == c["tags"]
         assert relative(a["logits"], b["logits"]) <= 1e-12
@@ -184,11 +185,11 @@ def test_with_dropout_a_sentence_does_not_depend_on_its_company(
     model: MaxLossTagger, tasks: list[Task]
 ) -> None:
     """Bit for bit."""
-    adapter = make_adapter(dropout=True)
-    together = [output["logits"] for output in adapter.label(model, tasks)]
+    adaptation = make_adaptation(dropout=True)
+    together = [output["logits"] for output in adaptation.predict(model, tasks)]
     torch.rand(7)
-    alone = [adapter.label(model, [task])[0]["logits"] for task in tasks]
-    backwards = [output["logits"] for output in adapter.label(model, tasks[::-1])][::-1]
+    alone = [adaptation.predict(model, [task])[0]["logits"] for task in tasks]
+    backwards = [output["logits"] for output in adaptation.predict(model, tasks[::-1])][::-1]
     for a, b, c in zip(together, alone, backwards, strict=True):
         assert torch.equal(a, b)
         assert torch.equal(a, c)
@@ -200,17 +201,17 @@ def test_same_bits_from_call_to_call(
     model: MaxLossTagger, make_tasks: Callable[..., list[Task]], dropout: bool, num_workers: int
 ) -> None:
     tasks = make_tasks(8, (1, 2, 5))
-    adapter = make_adapter(dropout=dropout, num_workers=num_workers, chunk_size=40)
-    first = adapter.label(model, tasks)
+    adaptation = make_adaptation(dropout=dropout, num_workers=num_workers, chunk_size=40)
+    first = adaptation.predict(model, tasks)
     for _ in range(3):
         torch.rand(7)
-        for again, output in zip(adapter.label(model, tasks), first, strict=True):
+        for again, output in zip(adaptation.predict(model, tasks), first, strict=True):
             assert torch.equal(again["logits"], output["logits"])
 
 
 def test_dropout_is_on_only_if_asked_for(model: MaxLossTagger, tasks: list[Task]) -> None:
     without, with_dropout = (
-        make_adapter(dropout=dropout).label(model.train(), tasks[:1])[0]["logits"]
+        make_adaptation(dropout=dropout).predict(model.train(), tasks[:1])[0]["logits"]
         for dropout in (False, True)
     )
     assert relative(without, reference_logits(model, tasks[0], 1e-2)) <= TOLERANCE
@@ -234,7 +235,7 @@ def test_leaves_no_trace(model: MaxLossTagger, tasks: list[Task], mode: bool, dr
     model.classifier.eval()
     model.classifier.weight.grad = torch.ones_like(model.classifier.weight)
     before = everything(model)
-    make_adapter(dropout=dropout).label(model, tasks)
+    make_adaptation(dropout=dropout).predict(model, tasks)
     assert everything(model) == before
 
 
@@ -261,7 +262,7 @@ def test_leaves_no_trace_after_an_exception(
     monkeypatch.setattr(model, method, failing)
     before = everything(model)
     with pytest.raises(RuntimeError, match="out of memory"):
-        make_adapter(dropout=dropout, num_workers=num_workers, chunk_size=1).label(model, tasks)
+        make_adaptation(dropout=dropout, num_workers=num_workers, chunk_size=1).predict(model, tasks)
     assert everything(model) == before
 
 
@@ -271,14 +272,14 @@ def test_in_any_gradient_mode(
     model: MaxLossTagger, tasks: list[Task], context: Callable[[], Any], num_workers: int
 ) -> None:
     """AllenNLP validates and predicts under `no_grad`; users may do so under `inference_mode`."""
-    adapter = make_adapter(num_workers=num_workers, chunk_size=40)
-    expected = adapter.label(model, tasks)
+    adaptation = make_adaptation(num_workers=num_workers, chunk_size=40)
+    expected = adaptation.predict(model, tasks)
     before = everything(model)
     with context():
-        outputs = adapter.label(model, tasks)
+        outputs = adaptation.predict(model, tasks)
         # A batch that is made in inference mode, as a predictor does.
         made_inside = copy.deepcopy(tasks)
-        again = adapter.label(model, made_inside)
+        again = adaptation.predict(model, made_inside)
     for found in (outputs, again):
         for ours, theirs in zip(found, expected, strict=True):
             assert torch.equal(ours["logits"], theirs["logits"])
@@ -288,7 +289,7 @@ def test_in_any_gradient_mode(
 
 def test_metrics_see_the_queries_only(model: MaxLossTagger, tasks: list[Task]) -> None:
     model.get_metrics(reset=True)
-    outputs = make_adapter().label(model, tasks)
+    outputs = make_adaptation().predict(model, tasks)
     found = model.get_metrics(reset=True)
     names = model.vocab.get_index_to_token_vocabulary("labels")
     gold = [[names[i] for i in task["query"]["tags"][0].tolist()] for task in tasks]
@@ -306,26 +307,26 @@ def test_loss_is_the_querys_own(
 ) -> None:
     """Also where several queries are labelled in one pass."""
     model, tasks = make_tagger(max_loss_weight=2.0, loss_reduction=loss_reduction), make_tasks(8, 2)
-    together = make_adapter(chunk_size=10_000).label(model, tasks)
-    alone = [make_adapter().label(model, [task])[0] for task in tasks]
+    together = make_adaptation(chunk_size=10_000).predict(model, tasks)
+    alone = [make_adaptation().predict(model, [task])[0] for task in tasks]
     for output, own in zip(together, alone, strict=True):
         assert output["loss"].shape == ()
         assert output["loss"].item() == pytest.approx(own["loss"].item(), rel=1e-9)
 
 
 def test_queries_without_labels(model: MaxLossTagger, tasks: list[Task]) -> None:
-    expected = [output["tags"] for output in make_adapter().label(model, tasks)]
+    expected = [output["tags"] for output in make_adaptation().predict(model, tasks)]
     model.get_metrics(reset=True)
     for task in tasks:
         del task["query"]["tags"]
-    outputs = make_adapter().label(model, tasks)
+    outputs = make_adaptation().predict(model, tasks)
     assert [output["tags"] for output in outputs] == expected
     assert "loss" not in outputs[0]
     assert model.get_metrics() == {}
 
 
 def test_no_tasks(model: MaxLossTagger) -> None:
-    assert make_adapter().label(model, []) == []
+    assert make_adaptation().predict(model, []) == []
 
 
 class TestBfloat16:
@@ -334,7 +335,7 @@ class TestBfloat16:
     ) -> None:
         tasks = make_tasks(8, (1, 2, 5))
         expected = [reference_logits(model, task, 1e-2) for task in tasks]
-        outputs = make_adapter(dtype="bfloat16").label(model.float(), tasks)
+        outputs = make_adaptation(dtype="bfloat16").predict(model.float(), tasks)
         for output, theirs in zip(outputs, expected, strict=True):
             assert output["logits"].dtype == torch.float32
             assert 1e-5 < relative(output["logits"].double(), theirs) < 5e-2
@@ -351,7 +352,7 @@ class TestBfloat16:
                 [
                     output["logits"][0, : task["query"]["tags"].size(1)]
                     for output, task in zip(
-                        make_adapter(rate, dtype="bfloat16").label(model, tasks), tasks, strict=True
+                        make_adaptation(rate, dtype="bfloat16").predict(model, tasks), tasks, strict=True
                     )
                 ]
             ).double()
@@ -361,11 +362,11 @@ class TestBfloat16:
         assert (step * exact).sum() / (step.norm() * exact.norm()) > 0.5
 
     def test_no_tasks(self, model: MaxLossTagger) -> None:
-        assert make_adapter(dtype="bfloat16").label(model, []) == []
+        assert make_adaptation(dtype="bfloat16").predict(model, []) == []
 
     def test_leaves_no_trace(self, model: MaxLossTagger, tasks: list[Task]) -> None:
         before = everything(model.float())
-        make_adapter(dtype="bfloat16").label(model, tasks)
+        make_adaptation(dtype="bfloat16").predict(model, tasks)
         assert everything(model) == before
 
     @pytest.mark.parametrize(
@@ -382,8 +383,8 @@ class TestBfloat16:
         self, model: MaxLossTagger, tasks: list[Task], options: dict[str, Any], message: str
     ) -> None:
         with pytest.raises(ConfigurationError, match=message):
-            make_adapter(dtype="bfloat16", **options).label(model.float(), tasks)
+            make_adaptation(dtype="bfloat16", **options).predict(model.float(), tasks)
 
     def test_unknown_precision(self) -> None:
         with pytest.raises(ConfigurationError, match=r"dtype='float16' .* must be one of float32, bfloat16"):
-            make_adapter(dtype="float16")
+            make_adaptation(dtype="float16")

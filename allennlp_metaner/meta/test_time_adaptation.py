@@ -18,10 +18,10 @@ from allennlp_metaner.meta.valued import with_values
 from allennlp_metaner.nn.joined import first_sentences, joined, num_sentences
 
 
-class Adapter(FromParams):
+class TestTimeAdaptation(FromParams):
     """
     Algorithm 1, lines 14-19: for every test sentence, one update on its support set, then label the sentence
-    with the adapted parameters, then go back to the meta parameters. The adapter is part of the model, so
+    with the adapted parameters, then go back to the meta parameters. The adaptation is part of the model, so
     that evaluator and predictor share its settings.
 
     # Parameters
@@ -41,6 +41,8 @@ class Adapter(FromParams):
         Whether evaluator and predictor adapt if they are not told. The base model's configs say no.
     """
 
+    __test__ = False  # pytest would take the name for that of a test class.
+
     def __init__(
         self,
         inner_loop: Optional[InnerLoop] = None,
@@ -51,8 +53,8 @@ class Adapter(FromParams):
     ) -> None:
         if num_neighbors is not None and num_neighbors < 1:
             raise ConfigurationError(
-                f"adapter.num_neighbors={num_neighbors} must be at least 1, or null for all; to switch "
-                "adaptation off, set adapter.enabled = false"
+                f"adaptation.num_neighbors={num_neighbors} must be at least 1, or null for all; to switch "
+                "adaptation off, set adaptation.enabled = false"
             )
         self._inner_loop = inner_loop or InnerLoop(optimizer=Lazy(AdamOptimizer, lr=1e-5), num_steps=1)
         self._max_loss_weight = max_loss_weight
@@ -61,7 +63,7 @@ class Adapter(FromParams):
         self.enabled = enabled
 
     @exclusive()
-    def label(self, model: Model, tasks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    def predict(self, model: Model, tasks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """
         Label the query of each task with the parameters adapted to its support set.
 
@@ -86,7 +88,7 @@ class Adapter(FromParams):
         if torch.is_inference_mode_enabled():
             # No gradient goes through tensors that were made in this mode, but through copies made outside.
             with torch.inference_mode(False):
-                return self.label(model, copy.deepcopy(list(tasks)))
+                return self.predict(model, copy.deepcopy(list(tasks)))
         outputs: list[dict[str, Any]] = [{}] * len(tasks)
         with preserved(model):
             # With dropout, a sentence has the same result in any order and any company only if it is alone.
@@ -150,27 +152,27 @@ def _apart(output: dict[str, Any], num_queries: int) -> list[dict[str, Any]]:
     return apart
 
 
-def adapter_of(model: Model) -> Adapter:
+def adaptation_of(model: Model) -> TestTimeAdaptation:
     """
-    The adapter that `model` carries.
+    The adaptation that `model` carries.
 
     # Raises
 
     `ConfigurationError`, if it has none.
     """
-    adapter = getattr(model, "adapter", None)
-    if not isinstance(adapter, Adapter):
+    adaptation = getattr(model, "adaptation", None)
+    if not isinstance(adaptation, TestTimeAdaptation):
         raise ConfigurationError(
-            f"the model {type(model).__name__} cannot be adapted, since it carries no 'adapter': use "
+            f"the model {type(model).__name__} cannot be adapted, since it carries no 'adaptation': use "
             "'max_loss_tagger', or switch adaptation off (adapt = false)"
         )
-    return adapter
+    return adaptation
 
 
 def adapts(model: Model, adapt: Optional[bool] = None) -> bool:
     """
-    Whether `model` is to be adapted: what the caller says, or else what its adapter says. A model without an
-    adapter is not.
+    Whether `model` is to be adapted: what the caller says, or else what its adaptation says. A model without
+    an adaptation is not.
 
     # Parameters
 
@@ -179,6 +181,6 @@ def adapts(model: Model, adapt: Optional[bool] = None) -> bool:
         What the caller says.
     """
     if adapt is None:
-        adapter = getattr(model, "adapter", None)
-        return isinstance(adapter, Adapter) and adapter.enabled
+        adaptation = getattr(model, "adaptation", None)
+        return isinstance(adaptation, TestTimeAdaptation) and adaptation.enabled
     return adapt
