@@ -8,6 +8,7 @@ texts with a trained model.
 from allennlp_metaner.commands import (
     average,
     cases,
+    diagnose,
     errors,
     experiment,
     label,
@@ -42,6 +43,7 @@ __all__ = [
     "bert_adam",
     "cases",
     "column_reader",
+    "diagnose",
     "entity_masking_indexer",
     "errors",
     "experiment",

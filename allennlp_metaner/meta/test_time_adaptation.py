@@ -56,10 +56,10 @@ class TestTimeAdaptation(FromParams):
                 f"adaptation.num_neighbors={num_neighbors} must be at least 1, or null for all; to switch "
                 "adaptation off, set adaptation.enabled = false"
             )
-        self._inner_loop = inner_loop or InnerLoop(optimizer=Lazy(AdamOptimizer, lr=1e-5), num_steps=1)
-        self._max_loss_weight = max_loss_weight
+        self.inner_loop = inner_loop or InnerLoop(optimizer=Lazy(AdamOptimizer, lr=1e-5), num_steps=1)
+        self.max_loss_weight = max_loss_weight
         self._dropout = dropout
-        self._num_neighbors = num_neighbors
+        self.num_neighbors = num_neighbors
         self.enabled = enabled
 
     @exclusive()
@@ -110,13 +110,13 @@ class TestTimeAdaptation(FromParams):
             return _label(model, own, adapted)
 
         model.train(self._dropout)
-        results = self._inner_loop.map(
+        results = self.inner_loop.map(
             label,
             model,  # type: ignore[arg-type]
             trainable_parameters(model),
-            [first_sentences(task["support"], self._num_neighbors) for task in tasks],
+            [first_sentences(task["support"], self.num_neighbors) for task in tasks],
             queries,
-            max_loss_weight=self._max_loss_weight,
+            max_loss_weight=self.max_loss_weight,
         )
         outputs: list[dict[str, Any]] = [{}] * len(tasks)
         for numbers, labelled in results:
