@@ -13,12 +13,13 @@ KEY := $(shell { cat $(REQUIREMENTS); echo uv $(UV_VERSION); } | cksum | cut -d'
 STAMP := $(VENV)/.installed-$(KEY)
 SUPPORTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 13))
 
-.PHONY: help demo test check format bench bench-quick clean
+.PHONY: help demo test check docs format bench bench-quick clean
 
 help:
 	@echo "make demo         build a real encoder, meta-train on English, label five other languages, teach a student"
 	@echo "make test         run the tests, one process a core (PYTEST_ARGS='-n 0 tests/meta -k adaptation' runs a part)"
 	@echo "make check        formatter, linter and type checker, as CI runs them"
+	@echo "make docs         build the documentation site in build/site; links that lead nowhere are errors"
 	@echo "make format       repair what formatter and linter can repair"
 	@echo "make bench        measure all speed figures (bench-quick: fewer)"
 	@echo "make clean        remove what the others made, but for environment and encoders"
@@ -34,6 +35,9 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/properdocs build --strict --quiet
 
 # All speed figures, written to benchmarks/; METANER_ENCODER and METANER_DATA choose encoder and sentences.
 bench: $(STAMP)

@@ -29,5 +29,17 @@ setup(
         "transformers>=4.40,<4.44",
     ],
     entry_points={"spacy_factories": ["metaner = allennlp_metaner.tagging.spacy_component:make_metaner"]},
-    extras_require={"dev": ["hypothesis", "mypy", "pytest", "pytest-xdist", "ruff"]},
+    extras_require={
+        "dev": [
+            "griffe",
+            "hypothesis",
+            "mkdocs-gen-files",
+            "mkdocs-material",
+            "mypy",
+            "properdocs",
+            "pytest",
+            "pytest-xdist",
+            "ruff",
+        ],
+    },
 )

@@ -57,7 +57,7 @@ def set_matmul_precision() -> None:
 
     # Raises
 
-    `ConfigurationError`, if it is none of [`MATMUL_PRECISIONS`](#matmul_precisions).
+    `ConfigurationError`, if it is none of `MATMUL_PRECISIONS`.
     """
     precision = os.environ.get(MATMUL_PRECISION)
     if precision is None:

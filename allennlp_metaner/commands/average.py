@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from allennlp.commands.subcommand import Subcommand
 
@@ -18,7 +19,7 @@ class Average(Subcommand):
     Registered as a `Subcommand` with name "metaner-average".
     """
 
-    def add_subparser(self, parser: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    def add_subparser(self, parser: "argparse._SubParsersAction[Any]") -> argparse.ArgumentParser:
         help_text = "Average the weights of checkpoints or runs."
         subparser = parser.add_parser(self.name, description=help_text, help=help_text)
         subparser.add_argument(

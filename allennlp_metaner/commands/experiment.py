@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from allennlp.commands.subcommand import Subcommand
 
@@ -25,7 +26,7 @@ class Experiment(Subcommand):
     `~/.allennlp/plugins`, must name this package.
     """
 
-    def add_subparser(self, parser: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    def add_subparser(self, parser: "argparse._SubParsersAction[Any]") -> argparse.ArgumentParser:
         help_text = "Train and evaluate the systems of a grid."
         subparser = parser.add_parser(self.name, description=help_text, help=help_text)
         subparser.add_argument("grid", type=Path, help="path to the Jsonnet file of the grid")

@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from allennlp.commands.subcommand import Subcommand
 from allennlp.common.checks import ConfigurationError
@@ -25,7 +26,7 @@ class Report(Subcommand):
     Registered as a `Subcommand` with name "metaner-report".
     """
 
-    def add_subparser(self, parser: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    def add_subparser(self, parser: "argparse._SubParsersAction[Any]") -> argparse.ArgumentParser:
         help_text = "Report what the systems of a grid have reached so far."
         subparser = parser.add_parser(self.name, description=help_text, help=help_text)
         subparser.add_argument("grid", type=Path, help="path to the Jsonnet file of the grid")

@@ -147,7 +147,7 @@ class ColumnReader(DatasetReader):
         # Returns
 
         `Instance`
-            See [`sentence_instance`](./sentence#sentence_instance), which also tells what it raises.
+            See [`sentence_instance`](./sentence.md#sentence_instance), which also tells what it raises.
         """
         return sentence_instance(words, tags)
 

@@ -1,7 +1,7 @@
 """One sentence as an AllenNLP instance: the one form that every part of this package works on."""
 
 from collections.abc import Sequence
-from typing import Optional
+from typing import Any, Optional
 
 from allennlp.common.checks import ConfigurationError
 from allennlp.data import Field, Instance, Token
@@ -39,7 +39,7 @@ def sentence_instance(words: Sequence[str], tags: Optional[Sequence[str]] = None
             f"{len(words)} words but {len(tags)} tags: give one BIO tag for each word, or no tags at all"
         )
     text = TextField([Token(word, ent_type_=tag) for word, tag in zip(words, tags, strict=True)])
-    fields: dict[str, Field] = {
+    fields: dict[str, Field[Any]] = {
         "tokens": text,
         "tags": SequenceLabelField(list(tags), text, label_namespace=LABEL_NAMESPACE),
         "metadata": MetadataField({"words": list(words), "tags": list(tags)}),

@@ -12,6 +12,7 @@ from allennlp_metaner.analysis.markdown import markdown_table
 from allennlp_metaner.experiments import paper
 from allennlp_metaner.experiments.comparisons import Compared, Pair
 from allennlp_metaner.experiments.curves import Curve
+from allennlp_metaner.experiments.grid import Cell
 from allennlp_metaner.experiments.records import FINISHED
 from allennlp_metaner.experiments.results import OVERALL, Results, status
 
@@ -110,7 +111,7 @@ def _missing(results: Results) -> list[str]:
     if not results.missing:
         return []
 
-    def key(entry: tuple) -> tuple[str, str, str]:
+    def key(entry: tuple[Cell, str]) -> tuple[str, str, str]:
         cell, why = entry
         return cell.system, cell.target, why
 

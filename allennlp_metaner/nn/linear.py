@@ -60,6 +60,18 @@ def linear(inputs: torch.Tensor, weight: torch.Tensor, bias: Optional[torch.Tens
     return functional.linear(inputs, weight, bias)
 
 
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Real float32 products, whatever the user allows for training: a rounding bound may rely on it."""
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.autocast("cpu", enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+
+
 def _in_few_shapes(
     inputs: torch.Tensor, weight: torch.Tensor, bias: Optional[torch.Tensor] = None
 ) -> torch.Tensor:

@@ -92,7 +92,7 @@ class AdaptingPredictor(Predictor):
 
     def instances(self, sentences: Sequence[list[str]]) -> list[Instance]:
         """
-        What [`predict_batch_instance`](#predict_batch_instance) takes, of sentences as words. They count as
+        What `predict_batch_instance` takes, of sentences as words. They count as
         none of the pool's, so equal ones may be their support, unless the retriever excludes equal texts.
         """
         if not self._adapt:

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from itertools import chain
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch
 from allennlp.common import Registrable
 from allennlp.common.checks import ConfigurationError
 
-from allennlp_metaner.nn.linear import linear
+from allennlp_metaner.nn.linear import full_precision, linear
 
 # More candidates than wanted, so that rounding and a few ties at the k-th place need no second look.
 _MARGIN = 8
@@ -97,7 +96,7 @@ class ExactIndex(SimilarityIndex):
         rows, columns = _excluded_pairs(len(pool), len(queries), k, exclude)
         indices = np.empty((len(queries), k), dtype=np.int64)
         similarities = np.empty((len(queries), k), dtype=np.float32)
-        with torch.inference_mode(), _full_precision():
+        with torch.inference_mode(), full_precision():
             for start in range(0, len(queries), self._query_block):
                 block = slice(start, start + self._query_block)
                 pairs = slice(*np.searchsorted(rows, (block.start, block.stop)))
@@ -216,18 +215,6 @@ class RandomIndex(SimilarityIndex):
         for position in excluded:
             positions[positions >= position] += 1
         return positions
-
-
-@contextmanager
-def _full_precision() -> Iterator[None]:
-    """Real float32 products, whatever the user allows for training: the rounding bound relies on it."""
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.autocast("cpu", enabled=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(precision)
 
 
 def _excluded_pairs(

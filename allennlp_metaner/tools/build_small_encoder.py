@@ -122,7 +122,7 @@ def read_words(paths: Sequence[Path]) -> list[str]:
     return sorted(words)
 
 
-def _read_stamp(output: Path) -> dict | None:
+def _read_stamp(output: Path) -> dict[str, str] | None:
     if not output.exists():
         return None
     try:

