@@ -14,8 +14,11 @@ setup(
         "allennlp-models==2.10.1",
         "charset-normalizer>=3.2",
         "filelock>=3.12,<4",
+        # Wheels of 1.1 are the last for Python 3.10; both have ICU 78.
+        "icu4py>=1.1,<2",
         "matplotlib>=3.8",
         "numpy>=1.26",
+        "regex>=2024.4",
         "safetensors>=0.4",
         "sentencex>=1.0.32,<2",
         "seqeval>=1.2",

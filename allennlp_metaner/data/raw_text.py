@@ -1,14 +1,16 @@
 """From raw text to words with character offsets, and back."""
 
 import re
-from collections.abc import Sequence
-from functools import lru_cache
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
 
-from allennlp_metaner.concurrency import exclusive
+import regex
+from icu4py.breakers import WordBreaker
 
-if TYPE_CHECKING:
-    from spacy.tokenizer import Tokenizer
+BLANK = re.compile(r"[\s\u200b]+")
+"""What stands between words. Khmer and Burmese set zero-width spaces there."""
+
+SURROGATE = re.compile("[\ud800-\udfff]")
 
 # Radicals, CJK punctuation, kana, ideographs with extensions, full-width punctuation and half-width kana.
 # Full-width letters and digits are left out: they form words.
@@ -16,15 +18,72 @@ CHINESE_OR_KANA = re.compile(
     "([\u2e80-\u2fdf\u3001-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
     "\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff9f\U00020000-\U0003ffff])"
 )
-# French l'Élysée and qu'il are two words each, O'Neill and aujourd'hui are one.
-ELISION = r"(?i:(?:[cdjlmnst]|(?:jus|lors|puis|quoi)?qu)['\u2019](?=[^\W\d_]))"
+
+# Every pattern here and below looks at its neighbours before it runs along them, so that all of them take
+# time linear in the text.
+#
+# Where Unicode splits and we do not, since the CoNLL corpora have New-York, 6-4, 1996-08-22, AT&T, 12:30, 1/2
+# and 80'erne as one word each: there is no end of a word before or after a match.
+GLUE = regex.compile(
+    r"""
+      (?<=\w|\p{Lu}\.)(?:[\u05be\u2010\u2011&]|-'?)(?=\w)     # also rock-'n-roll
+    | (?<=\w)(?:['\u2019](?=\w)|/(?=\d))
+    | (?<=\p{L})\+(?=\p{L})                             # I+D
+    | (?<=\d):(?=\d)
+    """,
+    regex.VERBOSE,
+)
+# Where Unicode joins and we do not: both ends of a match are ends of words.
+SPLIT = regex.compile(
+    r"""
+      (?<=\w)['\u2019][sS](?![\w-])           # Peter's
+    | (?<=[\p{Ll}\p{M}])\.(?=\p{Lu})          # a full stop without a blank: left.Then
+    | (?<=\w):(?=\p{L})                       # note:this
+    | (?<!\w)_++ | (?<!_)_++(?!\w)            # _emphasis_
+    """,
+    regex.VERBOSE,
+)
+# French l'Élysée and qu'il, Italian dell'Utri are two words each, O'Neill and aujourd'hui are one. The end of
+# each repetition is the end of a word.
+ELISIONS = regex.compile(
+    r"""
+    (?<![\w'\u2019-])
+    ((?i:[cdjlmnst]|(?:jus|lors|puis|quoi)?qu|(?:d|n|qu)ell|[ds]?all|sull|un|gl)['\u2019](?=\p{L}))+
+    """,
+    regex.VERBOSE,
+)
+# There is no end of a word inside of a match.
+WHOLE = regex.compile(
+    r"""
+      (?:(?<!\w)(?:(?:https?|ftp)://|www\.) | (?<![\w.-])[\w-]++(?:\.[\w-]++)++/)
+      (?:[^\s\u200b<>"\u201c\u201d\u00ab\u00bb]*[^\s\u200b<>"\u201c\u201d\u00ab\u00bb.,;:!?'\u2019\u2026)\]}])?
+    | (?<![\w.+-])[\w.+-]++@[\w-]++(?:\.[\w-]++)++                          # an e-mail address
+    | (?<![\w@])@\w++
+    | (?<![\w.])(?:\p{L}\p{M}*+(?:\p{L}\p{M}*+)?\.){2,}+(?![\p{L}\p{N}.])   # EE.UU., p.m.
+    | (?<![\w.])[\p{Lu}\p{Ll}\p{Lt}]\p{M}*+\.(?![\w.])                      # J. Smith, p. 5
+    | (?<!\w)(?:[MDS]rs?|[DS]ra|Srta|Ms|St[ao]?|[Pp]rof|Drs|[JS]r|[dms]rs?|dhr|mevr)\.(?!\w)
+    | (?<!\S)['\u2019][kmnrstKMNRST](?![\w'\u2019.])                        # Dutch 't, English 's on its own
+    | (?<!\p{Cf})\p{Cf}++\w                                                 # a direction mark, then a word
+    | (?<!\w)\p{Lu}{1,3}\$                                                  # US$
+    | \.{2,}+ | -{2,}+ | '' | ``
+    | \w-(?!\S)                                                             # Noord- en Zuid-Holland
+    | (?<![\w.)\]])[-+\u2212.]\d                                            # -5, .500
+    | \p{L}\++(?!\w)                                                        # Canal+, C++
+    | \d\.[\u00ba\u00aa]                                                    # 1.º
+    | (?<!\S)[:;=8][-'o]?[()\[\]DPpo/\\|*](?!\S)                            # :-)
+    """,
+    regex.VERBOSE,
+)
 
 
-@exclusive()
 def tokenize(text: str) -> list[tuple[str, int, int]]:
     """
-    Splits raw text of any language into words and punctuation, close to how the CoNLL corpora do; Chinese
-    and Japanese into single characters, as MSRA does.
+    Splits raw text of any language into words and punctuation, in time linear in its length.
+
+    The base are Unicode's word boundaries (UAX 29) as ICU finds them, which knows the punctuation of all
+    scripts, and has dictionaries for those without blanks: Thai, Lao, Khmer and Burmese. From there, words
+    are made to be close to those of the CoNLL corpora, with hyphens, addresses and abbreviations in one piece
+    and French elisions in two. Chinese and Japanese are split into single characters, as MSRA does.
 
     # Parameters
 
@@ -33,16 +92,17 @@ def tokenize(text: str) -> list[tuple[str, int, int]]:
     # Returns
 
     `list[tuple[str, int, int]]`
-        Token, start and end in characters, so that `text[start:end] == token`. Blanks are in no token.
+        Word, start and end in characters, so that `text[start:end] == word`, apart from lone surrogates, for
+        which the word has U+FFFD. Every character is in exactly one word, but for blanks (also zero-width
+        spaces), which are in none.
     """
-    tokens = []
-    for token in _tokenizer()(text):
-        start = token.idx
-        for piece in _pieces(token.text):
-            if not piece.isspace():
-                tokens.append((piece, start, start + len(piece)))
-            start += len(piece)
-    return tokens
+    text = without_surrogates(text)
+    ends = sorted(_ends(text))
+    return [
+        (text[start:end], start, end)
+        for start, end in zip([0, *ends], ends, strict=False)
+        if not BLANK.match(text, start, start + 1)
+    ]
 
 
 def join(words: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
@@ -66,33 +126,32 @@ def join(words: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
     return " ".join(words), offsets
 
 
-def _pieces(token: str) -> list[str]:
-    return [piece for piece in CHINESE_OR_KANA.split(token) if piece]
+def without_surrogates(text: str) -> str:
+    """
+    The text with U+FFFD in place of lone surrogates: as long as before. JSON can carry them, but they have no
+    form in UTF-8, so neither tokenizers nor files can.
+    """
+    return SURROGATE.sub("\ufffd", text)
 
 
-@lru_cache(maxsize=1)
-def _tokenizer() -> "Tokenizer":
-    # Imported here, since spaCy takes seconds and only raw text needs it.
-    import spacy
-    from spacy.lang import char_classes, punctuation, tokenizer_exceptions
-    from spacy.tokenizer import Tokenizer
-    from spacy.util import compile_infix_regex, compile_prefix_regex, compile_suffix_regex
+def _ends(text: str) -> set[int]:
+    """Where words and blanks end."""
+    # `segments` would count in UTF-16.
+    ends = set(accumulate(map(len, WordBreaker(text, "und"))))
+    for match in GLUE.finditer(text):
+        ends.difference_update(range(match.start(), match.end() + 1))
+    for match in SPLIT.finditer(text):
+        ends.update(match.span())
+    for match in ELISIONS.finditer(text):
+        ends.update(match.ends(1))
+    for match in WHOLE.finditer(text):
+        ends.difference_update(range(match.start() + 1, match.end()))
+    for match in _always_apart(text):
+        ends.update(match.span())
+    return ends - {0}
 
-    lower, upper, letter = char_classes.ALPHA_LOWER, char_classes.ALPHA_UPPER, char_classes.ALPHA
-    # spaCy's own rules without those for hyphens: CoNLL has New-York, 6-4 and 1996-08-22 as one word each.
-    infixes = [
-        *char_classes.LIST_ELLIPSES,
-        *char_classes.LIST_ICONS,
-        rf"(?<=[{lower}])\.(?=[{upper}])",
-        rf"(?<=[{letter}]),(?=[{letter}])",
-        rf"(?<=[{letter}0-9])[:<>=/](?=[{letter}])",
-        r"--+|[\u2013\u2014]",
-    ]
-    return Tokenizer(
-        spacy.blank("xx").vocab,
-        rules=tokenizer_exceptions.BASE_EXCEPTIONS,
-        prefix_search=compile_prefix_regex([*punctuation.TOKENIZER_PREFIXES, ELISION]).search,
-        suffix_search=compile_suffix_regex(punctuation.TOKENIZER_SUFFIXES).search,
-        infix_finditer=compile_infix_regex(infixes).finditer,
-        url_match=tokenizer_exceptions.URL_MATCH,
-    )
+
+def _always_apart(text: str) -> Iterator[re.Match[str]]:
+    # ICU takes a blank and an accent after it for one.
+    yield from BLANK.finditer(text)
+    yield from CHINESE_OR_KANA.finditer(text)

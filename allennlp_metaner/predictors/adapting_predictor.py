@@ -27,7 +27,7 @@ class AdaptingPredictor(Predictor):
     settings ([`TestTimeAdaptation`](../meta/test_time_adaptation.md)), as the evaluator does.
 
     Input, a JSON object a line: `{"sentence": "raw text"}`, or `{"words": ["a", "list"]}` for text that is
-    tokenised already. Raw text is split at blanks and punctuation, Chinese and Japanese into characters.
+    tokenised already. Raw text of any script is split by [`tokenize`](../data/raw_text.md#tokenize).
     Output: `text`, `words`, `tags`, `entities` (`text`, `label`, `start` and `end` in characters of `text`,
     and `confidence`, the lowest probability of its words' tags), and `support`, the retrieved sentences with
     `words`, `tags` and `similarity`.

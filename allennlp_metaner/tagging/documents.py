@@ -6,8 +6,8 @@ from typing import Any, Optional, Union
 
 from allennlp.common.checks import ConfigurationError
 
-from allennlp_metaner.data.raw_text import join, tokenize
-from allennlp_metaner.tagging.sentences import split_sentences, without_surrogates
+from allennlp_metaner.data.raw_text import join, tokenize, without_surrogates
+from allennlp_metaner.tagging.sentences import split_sentences
 
 Text = Union[str, Sequence[str]]
 """A document: raw text, or the words of one sentence."""
@@ -67,13 +67,12 @@ class Source:
 def cut(text: str, language: str = "xx", mode: str = "split") -> list[Words]:
     """
     The sentences of a text, as [`split_sentences`](./sentences.md#split_sentences) finds them, cut into words
-    by [`tokenize`](../data/raw_text.md#tokenize). Every character that is not blank is in exactly one word.
+    by [`tokenize`](../data/raw_text.md#tokenize). Every character that is not blank
+    (nor a zero-width space) is in exactly one word.
     """
-    # Tokenizers read UTF-8, in which lone surrogates have no form.
-    clean = without_surrogates(text)
     sentences = []
-    for start, end in split_sentences(clean, language, mode):
-        tokens = tokenize(clean[start:end])
+    for start, end in split_sentences(text, language, mode):
+        tokens = tokenize(text[start:end])
         if tokens:
             words = [word for word, _, _ in tokens]
             sentences.append(Words(words, [(start + first, start + last) for _, first, last in tokens]))

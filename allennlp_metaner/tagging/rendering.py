@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Optional
 from allennlp.common.checks import ConfigurationError
 
 from allennlp_metaner.data.coding import spans
-from allennlp_metaner.tagging.sentences import without_surrogates
+from allennlp_metaner.data.raw_text import without_surrogates
 
 if TYPE_CHECKING:
     from spacy.tokens import Doc, Span

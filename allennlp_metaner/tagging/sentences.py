@@ -5,6 +5,8 @@ from collections.abc import Iterator
 
 from sentencex import get_sentence_boundaries
 
+from allennlp_metaner.data.raw_text import without_surrogates
+
 SENTENCE_MODES = ("split", "lines", "whole")
 """How documents are cut: into sentences, at line breaks, or not at all."""
 
@@ -57,13 +59,6 @@ def split_sentences(text: str, language: str = "xx", mode: str = "split") -> lis
             for sentence in _of_paragraph(text, start, end, language)
         )
     return [trimmed for start, end in found if (trimmed := _trimmed(text, start, end)) is not None]
-
-
-def without_surrogates(text: str) -> str:
-    """The text with U+FFFD in place of lone surrogates: as long as before."""
-    if not any("\ud800" <= character <= "\udfff" for character in text):
-        return text
-    return "".join("\ufffd" if "\ud800" <= character <= "\udfff" else character for character in text)
 
 
 def _between(pattern: re.Pattern[str], text: str) -> Iterator[tuple[int, int]]:

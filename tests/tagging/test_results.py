@@ -8,10 +8,10 @@ from allennlp.common.checks import ConfigurationError
 from hypothesis import given, settings
 
 from allennlp_metaner.data.column_reader import ColumnReader
+from allennlp_metaner.data.raw_text import without_surrogates
 from allennlp_metaner.data.sentence import words_and_tags
 from allennlp_metaner.tagging.engine import Engine
 from allennlp_metaner.tagging.name_tagger import NameTagger
-from allennlp_metaner.tagging.sentences import without_surrogates
 from tests.tagging.conftest import CapitalsBackend
 from tests.tagging.test_sentences import TEXT
 

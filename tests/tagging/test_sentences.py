@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from allennlp_metaner.tagging.sentences import LONGEST, split_sentences, without_surrogates
+from allennlp_metaner.tagging.sentences import LONGEST, split_sentences
 
 
 def pieces(text: str, **arguments: str) -> list[str]:
@@ -102,7 +102,3 @@ def test_time_is_linear(unit: str) -> None:
     short = min(processor_seconds(unit * 20_000) for _ in range(2))
     # Eight times as long; the square would be 64.
     assert processor_seconds(unit * 160_000) < 24 * short + 0.05
-
-
-def test_surrogates() -> None:
-    assert without_surrogates("a\ud800b🙂\udfff") == "a\ufffdb🙂\ufffd"
