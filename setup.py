@@ -2,12 +2,15 @@
 
 from setuptools import find_packages, setup
 
+SERVE = ["fastapi>=0.110", "prometheus-client>=0.20", "pydantic>=2.6", "uvicorn>=0.29"]
+
 setup(
     name="allennlp-metaner",
     version="0.1.0",
     description="Meta-learning for cross-lingual named entity recognition, for AllenNLP",
     license="Apache-2.0",
     packages=find_packages(include=["allennlp_metaner*"]),
+    package_data={"allennlp_metaner.serving": ["*.html"]},
     python_requires=">=3.10,<3.13",
     install_requires=[
         "allennlp==2.10.1",
@@ -34,7 +37,9 @@ setup(
     entry_points={"spacy_factories": ["metaner = allennlp_metaner.tagging.spacy_component:make_metaner"]},
     extras_require={
         "dev": [
+            *SERVE,
             "griffe",
+            "httpx>=0.27",
             "hypothesis",
             "mkdocs-gen-files",
             "mkdocs-material",
@@ -44,5 +49,6 @@ setup(
             "pytest-xdist",
             "ruff",
         ],
+        "serve": SERVE,
     },
 )

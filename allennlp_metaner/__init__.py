@@ -15,6 +15,7 @@ from allennlp_metaner.commands import (
     neighbors,
     pseudo_label,
     report,
+    serve,
 )
 from allennlp_metaner.data import column_reader, entity_masking_indexer, json_reader, word_transformer_indexer
 from allennlp_metaner.evaluation import adapting_evaluator, sentence_serializer
@@ -63,6 +64,7 @@ __all__ = [
     "reptile",
     "sentence_encoder",
     "sentence_serializer",
+    "serve",
     "similarity_index",
     "span_f1",
     "word_transformer_embedder",

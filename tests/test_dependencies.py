@@ -26,13 +26,16 @@ ALLOWED = {
     "evaluation": FOUNDATION | {"meta", "models", "retrieval", "tasks"},
     # Loads archives as the commands do.
     "tagging": FOUNDATION | {"meta", "models", "retrieval", "tasks", "predictors", "commands.loading"},
+    "serving": FOUNDATION
+    | {"meta", "models", "retrieval", "tasks", "predictors", "commands.loading"}
+    | {"tagging"},
     "unlabelled": FOUNDATION | {"meta", "models", "retrieval", "tasks"},
     "analysis": {"data"},
     # Knows models, readers and trainers by their registered names and AllenNLP's own functions alone.
     "experiments": {"analysis", "atomic"},
     "commands": FOUNDATION
     | {"meta", "models", "retrieval", "tasks", "predictors", "tagging", "analysis", "experiments"}
-    | {"unlabelled"},
+    | {"serving", "unlabelled"},
     # Scripts that stand beside the rest, and that nothing else needs.
     "tools": set[str](),
 }

@@ -7,7 +7,6 @@ from typing import Optional, Union
 
 from allennlp.common.checks import ConfigurationError
 
-from allennlp_metaner.data.coding import spans
 from allennlp_metaner.tagging.backends import Backend, Tagged
 from allennlp_metaner.tagging.documents import Source, Text, Words, cut, source
 from allennlp_metaner.tagging.results import Document, Sentence
@@ -165,15 +164,10 @@ class Engine:
         return Document(text, sentences, document.name, meta)
 
     def _sentence(self, words: Words, found: Tagged) -> Sentence:
-        # Well-formed BIO: a model may continue what it did not begin.
-        tags, confidences = ["O"] * len(found.tags), []
-        for (label, first, last), confidence in zip(spans(found.tags), found.confidences, strict=True):
-            if confidence >= self._threshold:
-                tags[first : last + 1] = [f"B-{label}", *[f"I-{label}"] * (last - first)]
-                confidences.append(confidence)
-        return Sentence(
-            words.start, words.end, words.words, words.offsets, tags, confidences, found.neighbors
+        sentence = Sentence(
+            words.start, words.end, words.words, words.offsets, found.tags, found.confidences, found.neighbors
         )
+        return sentence.above(self._threshold)
 
 
 def _fail(item: _Item, error: Exception, fail_fast: bool) -> None:

@@ -1,6 +1,6 @@
 """What comes out: the entities of a document, and the sentences that led to them."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Optional
 
 from allennlp_metaner.data.coding import spans
@@ -103,6 +103,18 @@ class Sentence:
             for (label, start, end), confidence in zip(self._places(), self.confidences, strict=True)
         ]
 
+    def above(self, threshold: float) -> "Sentence":
+        """
+        Without the entities of which the confidence is below `threshold`, and with well-formed BIO tags: a
+        model may continue what it did not begin.
+        """
+        tags, confidences = ["O"] * len(self.tags), []
+        for (label, first, last), confidence in zip(spans(self.tags), self.confidences, strict=True):
+            if confidence >= threshold:
+                tags[first : last + 1] = [f"B-{label}", *[f"I-{label}"] * (last - first)]
+                confidences.append(confidence)
+        return replace(self, tags=tags, confidences=confidences)
+
     def to_dict(self) -> dict[str, Any]:
         """As a dictionary that can be written as JSON."""
         return {
@@ -146,6 +158,10 @@ class Document:
     def entities(self) -> list[Entity]:
         """The entities of all sentences, in the order of the text."""
         return [entity for sentence in self.sentences for entity in sentence.entities(self.text)]
+
+    def above(self, threshold: float) -> "Document":
+        """Without the entities of which the confidence is below `threshold`."""
+        return replace(self, sentences=[sentence.above(threshold) for sentence in self.sentences])
 
     def to_dict(self, sentences: bool = True) -> dict[str, Any]:
         """
