@@ -17,7 +17,14 @@ from allennlp_metaner.commands import (
     report,
     serve,
 )
-from allennlp_metaner.data import column_reader, entity_masking_indexer, json_reader, word_transformer_indexer
+from allennlp_metaner.data import (
+    column_reader,
+    doc_bin_reader,
+    entity_masking_indexer,
+    json_reader,
+    table_reader,
+    word_transformer_indexer,
+)
 from allennlp_metaner.evaluation import adapting_evaluator, sentence_serializer
 from allennlp_metaner.meta import maml, meta_gradient, query_only, reptile
 from allennlp_metaner.models import max_loss_tagger, word_transformer_embedder
@@ -45,6 +52,7 @@ __all__ = [
     "cases",
     "column_reader",
     "diagnose",
+    "doc_bin_reader",
     "entity_masking_indexer",
     "errors",
     "experiment",
@@ -67,6 +75,7 @@ __all__ = [
     "serve",
     "similarity_index",
     "span_f1",
+    "table_reader",
     "word_transformer_embedder",
     "word_transformer_indexer",
 ]

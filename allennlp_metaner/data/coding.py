@@ -14,6 +14,8 @@ SCHEMES: Mapping[str, re.Pattern[str]] = {
     "IOB1": re.compile(r"O|[BI]-\S+"),
     "BIO": re.compile(r"O|[BI]-\S+"),
     "IOB2": re.compile(r"O|[BI]-\S+"),
+    "IOE1": re.compile(r"O|[IE]-\S+"),
+    "IOE2": re.compile(r"O|[IE]-\S+"),
     "BIOES": re.compile(r"O|[BIES]-\S+"),
     "BILOU": re.compile(r"O|[BILU]-\S+"),
 }
@@ -28,7 +30,7 @@ def check_tag(tag: str, scheme: str) -> None:
     Raises a `ValueError` that names `tag` if it is not a tag of `scheme`.
     """
     if not SCHEMES[scheme].fullmatch(tag):
-        letters = {"IO": "I", "BIOES": "BIES", "BILOU": "BILU"}.get(scheme, "BI")
+        letters = {"IO": "I", "IOE1": "IE", "IOE2": "IE", "BIOES": "BIES", "BILOU": "BILU"}.get(scheme, "BI")
         *others, last = ["'O'", *(f"'{letter}-TYPE'" for letter in letters)]
         valid = f"{', '.join(others)} and {last}"
         raise ValueError(f"{tag!r} is not a tag of scheme {scheme}, which has {valid}")
@@ -52,8 +54,9 @@ def to_bio(tags: Sequence[str], scheme: str) -> list[str]:
     scheme : `str`
         "IO" (neighbours of one type are one entity), "IOB1" (`B-` only where an entity follows another of
         the same type), "BIO" or "IOB2", which are the same (returned as it is: an `I-` that nothing began is
-        for conlleval's rules), "BIOES" (`E-` ends an entity, `S-` is one of a single word) or "BILOU" (`L-`
-        and `U-` likewise).
+        for conlleval's rules), "IOE1" (`E-` only where an entity precedes another of the same type),
+        "IOE2" (`E-` ends every entity), "BIOES" (`E-` ends an entity, `S-` is one of a single word) or
+        "BILOU" (`L-` and `U-` likewise).
 
     # Returns
 
@@ -67,7 +70,7 @@ def to_bio(tags: Sequence[str], scheme: str) -> list[str]:
         check_tag(tag, scheme)
     if scheme in ("BIO", "IOB2"):
         return list(tags)
-    if scheme in ("BIOES", "BILOU"):
+    if scheme in ("IOE1", "IOE2", "BIOES", "BILOU"):
         return _without_ends(tags)
     previous = ["O", *tags]
     return [

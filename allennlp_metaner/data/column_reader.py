@@ -1,22 +1,18 @@
 """The reader for files with one token a line."""
 
-import codecs
 import random
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import Optional, Union
 
 from allennlp.common.checks import ConfigurationError
 from allennlp.data import DatasetReader, Instance, TokenIndexer
 from allennlp.data.dataset_readers.dataset_reader import PathOrStr
-from allennlp.data.token_indexers import SingleIdTokenIndexer
 
-from allennlp_metaner.data.coding import SCHEMES, check_tag, entity_type, map_labels, split_characters, to_bio
+from allennlp_metaner.data.coding import SCHEMES, check_tag, entity_type, map_labels, split_characters
 from allennlp_metaner.data.lines import read_lines
-from allennlp_metaner.data.sentence import sentence_instance
-
-Sentence = tuple[list[str], list[str]]
+from allennlp_metaner.data.sentence_reader import Labelled, SentenceReader
 
 DOCUMENT_START = "-DOCSTART-"
 # Only ASCII: `str.split` would also cut at no-break and ideographic spaces, which occur inside words.
@@ -25,15 +21,13 @@ BLANK_RUN = re.compile(f"[{BLANKS}]+")
 
 
 @DatasetReader.register("ner_columns")
-class ColumnReader(DatasetReader):
+class ColumnReader(SentenceReader):
     """
     Reads files with one token a line in columns and a blank line after each sentence: CoNLL-2002,
     CoNLL-2003, WikiNEuRal, MultiNERD, Europeana Newspapers, MSRA and their like. Lines that start with
     `-DOCSTART-` end a sentence and are skipped. Words are left as they are.
 
-    An instance has the fields `tokens` (a `TextField` whose tokens carry their tag in `ent_type_`), `tags`
-    (a `SequenceLabelField`, namespace "labels") and `metadata` (`words`, `tags`). Tags are BIO whatever the
-    scheme of the file. Where no tags are known, the field and the entry `tags` are missing.
+    Instances are those of [`SentenceReader`](./sentence_reader.md#sentencereader).
 
     Registered as a `DatasetReader` with name "ner_columns".
 
@@ -50,7 +44,8 @@ class ColumnReader(DatasetReader):
         What separates columns, such as a tab. If `None`, any run of ASCII blanks and tabs.
     encoding : `str`, optional (default = `"utf-8"`)
     scheme : `str`, optional (default = `"BIO"`)
-        The tag scheme of the file: "IO", "IOB1", "BIO" (also called "IOB2"), "BIOES" or "BILOU".
+        The tag scheme of the file: "IO", "IOB1", "BIO" (also called "IOB2"), "IOE1", "IOE2", "BIOES" or
+        "BILOU".
     label_map : `Dict[str, str]`, optional (default = `None`)
         New names of entity types; "O" drops a type: `{"MISC": "O"}`.
     entity_types : `List[str]`, optional (default = `None`)
@@ -104,20 +99,17 @@ class ColumnReader(DatasetReader):
         seed: int = 13,
         max_instances: Optional[int] = None,
     ) -> None:
-        # AllenNLP shares the sentences out among processes. A reader that does so itself (`shard_iterable`)
-        # cannot be told by a "pseudo_tasks" reader around it that every process needs all of them.
-        super().__init__(max_instances=max_instances)
-        _check_format(encoding, separator, scheme)
-        _check_label_map(label_map or {})
+        super().__init__(token_indexers, encoding, scheme, label_map, max_instances)
+        if separator == "":
+            raise ConfigurationError(
+                "separator is empty. Give the text between columns, such as a tab, or null for any run of "
+                "blanks"
+            )
         _check_selection(split, test_size, fraction)
-        self._token_indexers = token_indexers or {"tokens": SingleIdTokenIndexer()}
         self._word_column = word_column
         self._tag_column = tag_column
         self._num_columns = num_columns
         self._separator = separator
-        self._encoding = encoding
-        self._scheme = scheme
-        self._label_map = label_map or {}
         self._entity_types = entity_types
         self._sentence_end = sentence_end
         self._comment_prefix = comment_prefix
@@ -129,43 +121,24 @@ class ColumnReader(DatasetReader):
         self._seed = seed
 
     def _read(self, file_path: PathOrStr) -> Iterator[Instance]:
-        sentences: Iterable[Sentence] = self._sentences(file_path)
+        sentences: Iterable[Labelled] = self._sentences(file_path)
         # A choice needs to know how many there are; without one, large files are read as a stream.
         if self._split or self._fraction < 1:
             sentences = self._choose(list(sentences), file_path)
-        for words, tags in sentences:
+        for _, words, tags in sentences:
             yield self.text_to_instance(words, tags)
 
-    def text_to_instance(self, words: Sequence[str], tags: Optional[Sequence[str]] = None) -> Instance:
-        """
-        # Parameters
-
-        words : `Sequence[str]`
-        tags : `Sequence[str]`, optional (default = `None`)
-            One BIO tag for each word.
-
-        # Returns
-
-        `Instance`
-            See [`sentence_instance`](./sentence.md#sentence_instance), which also tells what it raises.
-        """
-        return sentence_instance(words, tags)
-
-    def apply_token_indexers(self, instance: Instance) -> None:
-        """
-        Sets the token indexers of the field `tokens`.
-        """
-        instance["tokens"].token_indexers = self._token_indexers  # type: ignore[attr-defined]
-
-    def _sentences(self, file_path: PathOrStr) -> Iterator[Sentence]:
+    def _sentences(self, file_path: PathOrStr) -> Iterator[Labelled]:
         found = False
         for _, rows in groupby(self._rows(file_path), key=lambda row: row is None):
             sentence = [row for row in rows if row is not None]
             if sentence:
                 found = True
                 words = [word for word, _ in sentence]
-                tags = map_labels(to_bio([tag for _, tag in sentence], self._scheme), self._label_map)
-                yield split_characters(words, tags) if self._characters else (words, tags)
+                tags = self._bio([tag for _, tag in sentence])
+                if self._characters:
+                    words, tags = split_characters(words, tags)
+                yield Labelled(str(file_path), words, tags)
         if not found:
             raise ConfigurationError(
                 f"{file_path}: no sentence found; the file is empty or has nothing but blank and "
@@ -227,7 +200,7 @@ class ColumnReader(DatasetReader):
                     f'Add it there, or rename or drop it by label_map={{"{entity_type(tag)}": "O"}}'
                 )
 
-    def _choose(self, sentences: list[Sentence], file_path: PathOrStr) -> list[Sentence]:
+    def _choose(self, sentences: list[Labelled], file_path: PathOrStr) -> list[Labelled]:
         if self._split and self._test_size:
             size = self._test_size
             num_test = size if isinstance(size, int) else int(len(sentences) * size + 0.5)
@@ -250,33 +223,6 @@ def _cell(columns: list[str], argument: str, column: int, place: str) -> str:
             f"{-len(columns)} to {len(columns) - 1}, or correct the argument separator"
         )
     return columns[column]
-
-
-def _check_format(encoding: str, separator: Optional[str], scheme: str) -> None:
-    try:
-        codecs.lookup(encoding)
-    except LookupError as error:
-        raise ConfigurationError(
-            f"encoding={encoding!r} is not known to Python. Give one such as 'utf-8' or 'latin-1'"
-        ) from error
-    if separator == "":
-        raise ConfigurationError(
-            "separator is empty. Give the text between columns, such as a tab, or null for any run of blanks"
-        )
-    if scheme not in SCHEMES:
-        raise ConfigurationError(
-            f"scheme={scheme!r} is not one of {', '.join(SCHEMES)}. Give the scheme of the file"
-        )
-
-
-def _check_label_map(label_map: Mapping[str, Optional[str]]) -> None:
-    for old, new in label_map.items():
-        for name in (old, new):
-            if name == "" or (name or "").startswith(("B-", "I-")):
-                raise ConfigurationError(
-                    f"label_map has {old!r}: {new!r}, but {name!r} is no entity type. Give types without "
-                    'prefix, such as {"MISC": "O"}'
-                )
 
 
 def _check_selection(split: Optional[str], test_size: Optional[Union[int, float]], fraction: float) -> None:

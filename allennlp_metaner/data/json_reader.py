@@ -1,38 +1,45 @@
-"""The reader for labelled sentences as JSON lines: tokens with tags, or texts with spans in characters."""
+"""The reader for labelled sentences as JSON: tokens with tags, or texts with spans in characters."""
 
 import json
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any, Optional
 
 from allennlp.common.checks import ConfigurationError
-from allennlp.data import DatasetReader, Instance, TokenIndexer
+from allennlp.data import DatasetReader, TokenIndexer
 from allennlp.data.dataset_readers.dataset_reader import PathOrStr
-from allennlp.data.token_indexers import SingleIdTokenIndexer
 
-from allennlp_metaner.data.coding import SCHEMES, map_labels, to_bio
+from allennlp_metaner.data.character_spans import MISALIGNED, CharacterSpan, from_utf16, tags_of_spans
 from allennlp_metaner.data.lines import read_lines
 from allennlp_metaner.data.raw_text import tokenize
-from allennlp_metaner.data.sentence import sentence_instance
+from allennlp_metaner.data.sentence_reader import Labelled, SentenceReader, naming
 
-MISALIGNED = ("refuse", "snap")
 TOKEN_FIELDS = ("tokens", "words")
 TAG_FIELDS = ("ner_tags", "tags")
 SPAN_FIELDS = ("spans", "entities", "label", "labels")
 START_FIELDS, END_FIELDS = ("start", "start_offset"), ("end", "end_offset")
+ANNOTATION_FIELDS = ("annotations", "completions")
 
-CharacterSpan = tuple[int, int, str]
+Fields = dict[str, Any]
 
 
 @DatasetReader.register("ner_json_lines")
-class JsonLinesReader(DatasetReader):
+class JsonLinesReader(SentenceReader):
     """
-    Reads a sentence a line, either as the Hugging Face hub has them, `tokens` (or `words`) and `ner_tags` (or
-    `tags`), which are names or numbers; or as annotation tools export them, `text` with spans in characters:
-    `{"spans": [{"start": 0, "end": 4, "label": "PER"}]}` (Prodigy), `{"label": [[0, 4, "PER"]]}` or
-    `{"entities": [{"start_offset": 0, "end_offset": 4, "label": "PER"}]}` (doccano). Texts are split into
-    words as raw text is in prediction.
+    Reads a sentence a line, or a file that is one JSON list of them. A sentence is either as the Hugging Face
+    hub has them, `tokens` (or `words`) and `ner_tags` (or `tags`), which are names or numbers; or as
+    annotation tools export them, a text with spans in characters, which is split into words as raw text is in
+    prediction:
 
-    Instances are those of [`ColumnReader`](./column_reader.md#columnreader).
+    - Prodigy: `{"text": "...", "spans": [{"start": 0, "end": 4, "label": "PER"}]}`;
+    - doccano: `{"text": "...", "label": [[0, 4, "PER"]]}`, or
+      `{"text": "...", "entities": [{"start_offset": 0, "end_offset": 4, "label": "PER"}]}`;
+    - Label Studio, JSON: `[{"data": {"text": "..."}, "annotations": [{"result": [{"value": {"start": 0,
+      "end": 4, "text": "Anna", "labels": ["PER"]}}]}]}]`. The first annotation that was not cancelled counts;
+      a text without any has no tags. The text is `text`, or the only string of `data`;
+    - Label Studio, JSON-MIN: `[{"text": "...", "label": [{"start": 0, "end": 4, "labels": ["PER"]}]}]`.
+
+    Instances are those of [`SentenceReader`](./sentence_reader.md#sentencereader).
 
     Registered as a `DatasetReader` with name "ner_json_lines".
 
@@ -42,7 +49,7 @@ class JsonLinesReader(DatasetReader):
     tag_names : `List[str]`, optional (default = `None`)
         The names of the tags, if the file has numbers: number 0 is the first.
     scheme : `str`, optional (default = `"BIO"`)
-        The tag scheme of the file.
+        The tag scheme of the file, see [`SCHEMES`](./coding.md#schemes).
     label_map : `Dict[str, str]`, optional (default = `None`)
         New names of entity types; "O" drops a type.
     misaligned : `str`, optional (default = `"refuse"`)
@@ -53,8 +60,10 @@ class JsonLinesReader(DatasetReader):
 
     # Raises
 
-    `ConfigurationError`, naming the argument or `file:line`.
+    `ConfigurationError`, naming the argument, `file:line` or, in a list, the item.
     """
+
+    EXPECTED = "a JSON object a line, or a JSON list of objects"
 
     def __init__(
         self,
@@ -66,60 +75,35 @@ class JsonLinesReader(DatasetReader):
         encoding: str = "utf-8",
         max_instances: Optional[int] = None,
     ) -> None:
-        super().__init__(max_instances=max_instances)
-        if scheme not in SCHEMES:
-            raise ConfigurationError(f"scheme={scheme!r} is not one of {', '.join(SCHEMES)}")
+        super().__init__(token_indexers, encoding, scheme, label_map, max_instances)
         if misaligned not in MISALIGNED:
             raise ConfigurationError(f"misaligned={misaligned!r} is not one of {', '.join(MISALIGNED)}")
-        self._token_indexers = token_indexers or {"tokens": SingleIdTokenIndexer()}
         self._tag_names = tag_names
-        self._scheme = scheme
-        self._label_map = label_map or {}
         self._misaligned = misaligned
-        self._encoding = encoding
 
-    def _read(self, file_path: PathOrStr) -> Iterator[Instance]:
-        found = False
-        for number, line in enumerate(read_lines(file_path, self._encoding), start=1):
-            if line.strip():
-                try:
-                    yield self.text_to_instance(*self._sentence(line))
-                except (ValueError, ConfigurationError) as error:
-                    message = error.message if isinstance(error, ConfigurationError) else error
-                    raise ConfigurationError(f"{file_path}:{number}: {message}") from error
-                found = True
-        if not found:
-            raise ConfigurationError(f"{file_path}: no sentence found; give a JSON object a line")
+    def _sentences(self, file_path: PathOrStr) -> Iterator[Labelled]:
+        for place, content in json_items(file_path, self._encoding):
+            with naming(place):
+                fields = json.loads(content) if isinstance(content, str) else content
+                words, tags = self._sentence(fields)
+            yield Labelled(place, words, tags)
 
-    def text_to_instance(self, words: Sequence[str], tags: Optional[Sequence[str]] = None) -> Instance:
-        """See [`sentence_instance`](./sentence.md#sentence_instance)."""
-        return sentence_instance(words, tags)
-
-    def apply_token_indexers(self, instance: Instance) -> None:
-        """
-        Sets the token indexers of the field `tokens`.
-        """
-        instance["tokens"].token_indexers = self._token_indexers  # type: ignore[attr-defined]
-
-    def _sentence(self, line: str) -> tuple[list[str], Optional[list[str]]]:
-        fields = json.loads(line)
+    def _sentence(self, fields: Any) -> tuple[list[str], Optional[list[str]]]:
         words = _first(fields, TOKEN_FIELDS) if isinstance(fields, dict) else None
         if isinstance(words, list) and all(isinstance(word, str) and word.strip() for word in words):
             tags = _first(fields, TAG_FIELDS)
-            return words, None if tags is None else self._mapped(to_bio(self._names(tags), self._scheme))
-        text = fields.get("text") if isinstance(fields, dict) else None
-        if not isinstance(text, str):
-            raise ValueError(
-                f'{line[:80]!r} should have {{"tokens": ["not", "empty"], "ner_tags": [...]}}, or '
-                '{"text": "...", "spans": [{"start": 0, "end": 4, "label": "PER"}]}'
-            )
+            return words, None if tags is None else self._bio(self._names(tags))
+        text, spans = _text_and_spans(fields)
         tokens = tokenize(text)
-        spans = [_character_span(span) for span in _first(fields, SPAN_FIELDS) or []]
-        tags = self._tags_of_spans(text, [(start, end) for _, start, end in tokens], spans)
-        return [word for word, _, _ in tokens], self._mapped(tags)
-
-    def _mapped(self, tags: list[str]) -> list[str]:
-        return map_labels(tags, self._label_map)
+        words = [word for word, _, _ in tokens]
+        if spans is None:
+            return words, None
+        offsets = [(start, end) for _, start, end in tokens]
+        found = [_character_span(span, text) for span in spans]
+        # Spans have labels, not tags, so no scheme.
+        mapped = [span._replace(label=self._label_map.get(span.label, span.label)) for span in found]
+        kept = [span for span in mapped if span.label not in (None, "O")]
+        return words, tags_of_spans(text, offsets, kept, self._misaligned)
 
     def _names(self, tags: list[Any]) -> list[str]:
         names = []
@@ -132,39 +116,91 @@ class JsonLinesReader(DatasetReader):
             names.append(str(tag))
         return names
 
-    def _tags_of_spans(
-        self, text: str, offsets: Sequence[tuple[int, int]], spans: Sequence[CharacterSpan]
-    ) -> list[str]:
-        tags = ["O"] * len(offsets)
-        for start, end, label in sorted(spans):
-            inside = [n for n, (first, last) in enumerate(offsets) if first < end and last > start]
-            place = f"the span {start}-{end} ({text[start:end]!r}, {label})"
-            if not inside or not 0 <= start < end <= len(text):
-                raise ValueError(f"{place} has no words inside")
-            if self._misaligned == "refuse" and (offsets[inside[0]][0], offsets[inside[-1]][1]) != (
-                start,
-                end,
-            ):
-                words = text[offsets[inside[0]][0] : offsets[inside[-1]][1]]
-                raise ValueError(
-                    f"{place} does not begin and end with the words {words!r}. Correct it, or give "
-                    "misaligned = 'snap'"
-                )
-            if any(tags[n] != "O" for n in inside):
-                raise ValueError(f"{place} shares a word with another span")
-            tags[inside[0] : inside[-1] + 1] = [f"B-{label}", *[f"I-{label}"] * (len(inside) - 1)]
-        return tags
+
+def json_items(file_path: PathOrStr, encoding: str) -> Iterator[tuple[str, Any]]:
+    """
+    # Parameters
+
+    file_path : `PathOrStr`
+    encoding : `str`
+
+    # Returns
+
+    `Iterator[tuple[str, Any]]`
+        The place and the content of each line that is not blank, as a string; or, if the file is one JSON
+        list, of each of its items.
+
+    # Raises
+
+    `ConfigurationError`, if the file cannot be read, or begins like a list and is none.
+    """
+    lines = enumerate(read_lines(file_path, encoding), start=1)
+    for number, line in lines:
+        if number == 1 and line.lstrip().startswith("["):
+            content = "\n".join(chain([line], (rest for _, rest in lines)))
+            with naming(str(file_path)):
+                items = json.loads(content)
+            yield from ((f"{file_path}: item {number}", item) for number, item in enumerate(items, start=1))
+        elif line.strip():
+            yield f"{file_path}:{number}", line
 
 
-def _first(fields: dict[str, Any], names: Sequence[str]) -> Any:
+def _first(fields: Fields, names: Sequence[str]) -> Any:
     return next((fields[name] for name in names if name in fields), None)
 
 
-def _character_span(span: Any) -> CharacterSpan:
+def _text_and_spans(fields: Any) -> tuple[str, Optional[list[Any]]]:
+    """The text of an annotation tool, and its spans; `None`, if nobody has looked for any."""
+    if isinstance(fields, dict) and isinstance(fields.get("data"), dict):
+        return _label_studio(fields)
+    text = fields.get("text") if isinstance(fields, dict) else None
+    if not isinstance(text, str):
+        raise ValueError(
+            f'{json.dumps(fields)[:80]!r} should have {{"tokens": ["not", "empty"], "ner_tags": [...]}}, or '
+            '{"text": "...", "spans": [{"start": 0, "end": 4, "label": "PER"}]}'
+        )
+    return text, _first(fields, SPAN_FIELDS) or []
+
+
+def _label_studio(fields: Fields) -> tuple[str, Optional[list[Any]]]:
+    data = fields["data"]
+    texts = [value for value in data.values() if isinstance(value, str)]
+    text = data.get("text", texts[0] if len(texts) == 1 else None)
+    if not isinstance(text, str):
+        raise ValueError(
+            f"the fields of data, {', '.join(data)}, do not tell which is the text: call it text"
+        )
+    annotations = [
+        found for found in _first(fields, ANNOTATION_FIELDS) or [] if not found.get("was_cancelled")
+    ]
+    if not annotations:
+        return text, None
+    values = [result.get("value", {}) for result in annotations[0]["result"]]
+    # Choices and relations have no labels.
+    return text, [value for value in values if "labels" in value]
+
+
+def _character_span(given: Any, text: str) -> CharacterSpan:
+    span, said = given, None
     if isinstance(span, dict):
-        span = [_first(span, START_FIELDS), _first(span, END_FIELDS), span.get("label")]
+        said = span.get("text")
+        labels = span.get("labels")
+        label = labels[0] if isinstance(labels, list) and len(labels) == 1 else span.get("label")
+        span = [_first(span, START_FIELDS), _first(span, END_FIELDS), label]
     if isinstance(span, list) and len(span) == 3:
         start, end, label = span
         if isinstance(start, int) and isinstance(end, int) and isinstance(label, str):
-            return start, end, label
-    raise ValueError(f"{span!r} is no span: give start, end and label")
+            if isinstance(said, str) and text[start:end] != said:
+                start, end = _by_utf16(text, start, end, said)
+            return CharacterSpan(start, end, label)
+    raise ValueError(f"{given!r} is no span: give start, end and one label")
+
+
+def _by_utf16(text: str, start: int, end: int, said: str) -> tuple[int, int]:
+    first, last = from_utf16(text, start, end)
+    if text[first:last] != said:
+        raise ValueError(
+            f"the span {start}-{end} is {text[start:end]!r} in the text, but {said!r} by its own field "
+            "'text'. Export the file again, or correct it"
+        )
+    return first, last

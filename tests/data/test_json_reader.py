@@ -15,6 +15,7 @@ from allennlp_metaner.data.sentence import words_and_tags
 TEXT = "«Élise Novak» va a São-Luís."
 WORDS = ["«", "Élise", "Novak", "»", "va", "a", "São-Luís", "."]
 TAGS = ["O", "B-PER", "I-PER", "O", "O", "O", "B-LOC", "O"]
+PLACES = [{"start": 1, "end": 12, "text": "Élise Novak"}, {"start": 19, "end": 27, "text": "São-Luís"}]
 NAMES = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
 
 
@@ -60,12 +61,62 @@ def read(folder: Path, *lines: Any, **arguments: Any) -> list[tuple[list[str], l
             },
             {},
         ),
+        # Label Studio: JSON of one task, and JSON-MIN.
+        (
+            {
+                "id": 1,
+                "data": {"text": TEXT, "source": "page 3"},
+                "annotations": [
+                    {"was_cancelled": True, "result": []},
+                    {
+                        "id": 2,
+                        "result": [
+                            {"type": "labels", "value": {**PLACES[0], "labels": ["PER"]}, "id": "a"},
+                            {"type": "choices", "value": {"choices": ["news"]}},
+                            {"type": "labels", "value": {**PLACES[1], "labels": ["LOC"]}, "id": "b"},
+                            {"type": "relation", "from_id": "a", "to_id": "b"},
+                        ],
+                    },
+                ],
+            },
+            {},
+        ),
+        (
+            {"text": TEXT, "label": [{**PLACES[0], "labels": ["PER"]}, {**PLACES[1], "labels": ["LOC"]}]},
+            {},
+        ),
         ({"text": TEXT, "label": [[3, 9, "PER"], [19, 22, "LOC"]]}, {"misaligned": "snap"}),
         ({"text": TEXT, "label": [[1, 12, "person"], [19, 27, "LOC"]]}, {"label_map": {"person": "PER"}}),
     ],
 )
 def test_forms(tmp_path: Path, line: dict[str, Any], arguments: dict[str, Any]) -> None:
     assert read(tmp_path, line, "", line, **arguments) == [(WORDS, TAGS)] * 2
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_lists(tmp_path: Path, indent: int | None) -> None:
+    items = [{"data": {"body": TEXT}, "annotations": [{"result": []}]}, {"data": {"body": TEXT}}]
+    found = read(tmp_path, json.dumps(items, indent=indent))
+    assert found == [(WORDS, ["O"] * len(WORDS)), (WORDS, None)]
+    with pytest.raises(ConfigurationError, match=r"data.jsonl: item 3: .*'start': 0"):
+        read(tmp_path, json.dumps([*items, {"text": "a", "label": [{"start": 0, "end": 1}]}], indent=indent))
+    with pytest.raises(ConfigurationError, match=r"data.jsonl: Expecting"):
+        read(tmp_path, "[1,")
+
+
+def test_places_in_utf_16(tmp_path: Path) -> None:
+    """Browsers count an emoji as two."""
+    text = "\U0001f600 Ana va \U0001f600 a Faro."
+    span = {"start": 3, "end": 6, "text": "Ana", "labels": ["PER"]}
+    ((words, tags),) = read(tmp_path, {"text": text, "label": [span]})
+    assert tags is not None and tags[words.index("Ana")] == "B-PER" and tags.count("O") == len(tags) - 1
+    with pytest.raises(ConfigurationError, match=r"jsonl:1: the span 3-6 is 'na ' in the text, but 'Eva' by"):
+        read(tmp_path, {"text": text, "label": [{**span, "text": "Eva"}]})
+
+
+def test_dropped_types_may_overlap(tmp_path: Path) -> None:
+    label = [[1, 12, "PER"], [7, 12, "surname"], [19, 27, "LOC"]]
+    assert read(tmp_path, {"text": TEXT, "label": label}, label_map={"surname": "O"}) == [(WORDS, TAGS)]
 
 
 def test_without_labels(tmp_path: Path) -> None:
@@ -96,6 +147,7 @@ def test_gzip(tmp_path: Path) -> None:
         ({"text": TEXT, "label": [[12, 99, "PER"]]}, "the span 12-99 .* has no words inside"),
         ({"text": "a  b", "label": [[1, 3, "PER"]]}, "the span 1-3 .* has no words inside"),
         ({"text": "a b", "label": [[0, "PER"]]}, r"\[0, 'PER'\] is no span"),
+        ({"data": {"a": "x", "b": "y"}}, "the fields of data, a, b, do not tell which is the text"),
         ({"text": " "}, "a sentence has no words"),
     ],
 )
