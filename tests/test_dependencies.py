@@ -31,11 +31,12 @@ ALLOWED = {
     | {"tagging"},
     "unlabelled": FOUNDATION | {"meta", "models", "retrieval", "tasks"},
     "analysis": {"data"},
+    "exporting": FOUNDATION | {"meta", "models", "retrieval", "tagging", "analysis"},
     # Knows models, readers and trainers by their registered names and AllenNLP's own functions alone.
     "experiments": {"analysis", "atomic"},
     "commands": FOUNDATION
     | {"meta", "models", "retrieval", "tasks", "predictors", "tagging", "analysis", "experiments"}
-    | {"serving", "unlabelled"},
+    | {"exporting", "serving", "unlabelled"},
     # Scripts that stand beside the rest, and that nothing else needs.
     "tools": set[str](),
 }

@@ -16,6 +16,7 @@ from allennlp_metaner.atomic import write_whole
 from allennlp_metaner.commands.quiet import quiet
 from allennlp_metaner.tagging import inputs, outputs, rendering
 from allennlp_metaner.tagging.documents import Source
+from allennlp_metaner.tagging.exported_tagger import RUNTIMES
 from allennlp_metaner.tagging.name_tagger import NameTagger
 from allennlp_metaner.tagging.progress_file import ProgressFile
 from allennlp_metaner.tagging.results import Document
@@ -55,7 +56,9 @@ class Label(Subcommand):
         subparser: argparse.ArgumentParser = parser.add_parser(
             self.name, description=description, help="Find the names in texts."
         )
-        subparser.add_argument("archive_file", help="an archive or a serialization directory")
+        subparser.add_argument(
+            "archive_file", help="an archive, a serialization directory, or what metaner-export wrote"
+        )
         subparser.add_argument("input", nargs="+", help="files and folders; - is standard input")
         _add_input_arguments(subparser)
         _add_output_arguments(subparser)
@@ -66,6 +69,9 @@ class Label(Subcommand):
         subparser.add_argument("--batch-size", type=int, default=32, help="sentences in a batch")
         subparser.add_argument("--cuda-device", type=int, default=-1, help="id of the GPU to use, if any")
         subparser.add_argument("--overrides", default="", help="a json(net) structure for the config")
+        subparser.add_argument(
+            "--runtime", choices=RUNTIMES, help="what runs an exported model (default: transformers)"
+        )
         subparser.add_argument("--fail-fast", action="store_true", help="end at the first error")
         subparser.set_defaults(func=_run)
         return subparser
@@ -161,6 +167,7 @@ def _pipe(arguments: argparse.Namespace, sources: Iterable[Source]) -> Iterator[
         sentences=arguments.sentences,
         cuda_device=arguments.cuda_device,
         overrides=arguments.overrides,
+        runtime=arguments.runtime,
     )
     return tagger.pipe(sources, arguments.batch_size, arguments.fail_fast)
 

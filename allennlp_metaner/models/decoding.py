@@ -24,6 +24,8 @@ class Decoder:
         Entity types whose tags become "O" after the choice, such as "MISC" for a corpus that does not
         annotate it. Types that no label has are allowed.
 
+    Its attribute `tags` has the tag that each index becomes.
+
     # Raises
 
     `ConfigurationError`, if `ignored_types` has a tag instead of an entity type.
@@ -39,9 +41,10 @@ class Decoder:
                     'as ["MISC"]'
                 )
         names = only_bio([label for _, label in sorted(labels.items())])
-        self._names = map_labels(names, dict.fromkeys(ignored_types, "O"))
+        self.tags = map_labels(names, dict.fromkeys(ignored_types, "O"))
         self._indices = {label: index for index, label in labels.items()}
-        self._constrained = constrained
+        self.constrained = constrained
+        self.ignored_types = list(ignored_types)
         if constrained:
             number = len(names)
             allowed = set(allowed_transitions("BIO", dict(enumerate(names))))
@@ -65,13 +68,13 @@ class Decoder:
         `list[list[str]]`
             A tag for every unmasked word.
         """
-        if not self._constrained:
+        if not self.constrained:
             return self.names(logits.argmax(dim=-1), mask)
         lengths = mask.sum(dim=1).tolist()
         # AllenNLP's Viterbi search works with large constants, beside which float32 loses small differences.
         scores = logits.detach().double().log_softmax(dim=-1).cpu()
         return [
-            [self._names[i] for i in self._viterbi(rows[:length])]
+            [self.tags[i] for i in self._viterbi(rows[:length])]
             for rows, length in zip(scores, lengths, strict=True)
         ]
 
@@ -79,7 +82,7 @@ class Decoder:
         """The tags of label indices, shape `(num_sentences, num_words)`, without the masked words."""
         lengths = mask.sum(dim=1).tolist()
         return [
-            [self._names[i] for i in row[:length]]
+            [self.tags[i] for i in row[:length]]
             for row, length in zip(indices.tolist(), lengths, strict=True)
         ]
 

@@ -7,7 +7,7 @@ import torch
 from allennlp.common import cached_transformers
 from allennlp.common.checks import ConfigurationError
 from allennlp.modules.token_embedders import PretrainedTransformerEmbedder, TokenEmbedder
-from transformers import BertModel, RobertaModel, XLMRobertaModel
+from transformers import BertModel, PreTrainedModel, RobertaModel, XLMRobertaModel
 
 from allennlp_metaner.data.pretrained_files import max_positions, pretrained_path
 from allennlp_metaner.data.windows import windows
@@ -80,9 +80,14 @@ class WordTransformerEmbedder(TokenEmbedder):
                 f"encoder's {positions} positions, and context must be less than max_length without the "
                 f"{self._num_start + self._num_end} special tokens."
             )
-        self._max_length = max_length
-        self._context = context
+        self.max_length = max_length
+        self.context = context
         self._output = output
+
+    @property
+    def encoder(self) -> PreTrainedModel:
+        """The `transformers` model."""
+        return self._embedder.transformer_model
 
     def get_output_dim(self) -> int:
         return self._embedder.get_output_dim()
@@ -118,7 +123,7 @@ class WordTransformerEmbedder(TokenEmbedder):
             Shape `(num_sentences, num_words or num_subwords, dim)`.
         """
         first = offsets[:, :, 0]
-        if token_ids.size(1) <= self._max_length and self._is_like_bert():
+        if token_ids.size(1) <= self.max_length and self._is_like_bert():
             packing = Packing(wordpiece_mask)
             if bottom is None:
                 rows, num_done = packing.pack(self._embeddings(token_ids, type_ids)), 0
@@ -126,7 +131,7 @@ class WordTransformerEmbedder(TokenEmbedder):
                 rows, num_done = torch.cat(bottom), self._num_frozen()
             rows = self._through_layers(rows, packing, num_done, None)
             return packing.unpack(rows) if self._output == "subwords" else packing.select(rows, first)
-        if token_ids.size(1) <= self._max_length:
+        if token_ids.size(1) <= self.max_length:
             vectors = self._embedder(token_ids, wordpiece_mask, type_ids)
         else:
             vectors = self._through_windows(self._embedder, token_ids, wordpiece_mask, type_ids)
@@ -151,7 +156,7 @@ class WordTransformerEmbedder(TokenEmbedder):
             Of each sentence, without padding, shape `(num_subwords, dim)`.
         """
         num_frozen = self._num_frozen()
-        if not num_frozen or token_ids.size(1) > self._max_length:
+        if not num_frozen or token_ids.size(1) > self.max_length:
             return None
         packing = Packing(wordpiece_mask)
         rows = self._through_layers(
@@ -270,7 +275,7 @@ class WordTransformerEmbedder(TokenEmbedder):
         for row, length in enumerate(lengths):
             end_tokens = list(range(length - self._num_end, length))
             size = length - self._num_start - self._num_end
-            for window in windows(size, self._window_size, self._context):
+            for window in windows(size, self._window_size, self.context):
                 content = range(self._num_start + window.start, self._num_start + window.end)
                 rows.append(row)
                 positions.append([*range(self._num_start), *content, *end_tokens])

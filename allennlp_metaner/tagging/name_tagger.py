@@ -2,14 +2,16 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike
+from pathlib import Path
 from typing import Optional, Union, overload
 
 from allennlp.common.checks import ConfigurationError
 
 from allennlp_metaner.commands.loading import load_checked
-from allennlp_metaner.tagging.backends import ArchiveBackend
+from allennlp_metaner.tagging.backends import ArchiveBackend, Backend
 from allennlp_metaner.tagging.documents import Source, Text
 from allennlp_metaner.tagging.engine import Engine
+from allennlp_metaner.tagging.exported_tagger import ExportedTagger, read_config
 from allennlp_metaner.tagging.results import Document
 
 
@@ -42,12 +44,13 @@ class NameTagger:
         sentences: str = "split",
         cuda_device: int = -1,
         overrides: str = "",
+        runtime: Optional[str] = None,
     ) -> "NameTagger":
         """
         # Parameters
 
         path : `str`
-            An archive (`model.tar.gz`) or a serialization directory.
+            An archive (`model.tar.gz`), a serialization directory, or a folder that `metaner-export` wrote.
         adapt : `bool`, optional (default = `None`)
             Whether the model is adapted to each sentence. `None`: what the archive's model says.
         threshold : `float`, optional (default = `0.0`)
@@ -60,13 +63,31 @@ class NameTagger:
             The GPU to use; -1 means the CPU.
         overrides : `str`, optional (default = `""`)
             Jsonnet that overrides settings of the archive's config.
+        runtime : `str`, optional (default = `None`)
+            What runs an exported model: "transformers", which `None` means, or "onnxruntime", see
+            [`ExportedTagger`](./exported_tagger.md#exportedtagger).
 
         # Raises
 
-        `ConfigurationError`, if there is no archive at `path`, or an argument is out of range.
+        `ConfigurationError`, if there is no archive at `path`, an exported tagger is to be adapted, an
+        archive is to be run by `runtime`, or an argument is out of range.
         """
-        archive = load_checked(str(path), cuda_device, overrides)
-        return cls(Engine(ArchiveBackend(archive, adapt), threshold, language, sentences))
+        backend: Backend
+        if read_config(Path(path)) is None:
+            if runtime is not None:
+                raise ConfigurationError(
+                    f"runtime={runtime!r} is for folders that `allennlp metaner-export` writes, and {path} "
+                    "is none: leave it out, or export the archive"
+                )
+            backend = ArchiveBackend(load_checked(str(path), cuda_device, overrides), adapt)
+        elif adapt or overrides:
+            raise ConfigurationError(
+                f"{path} is an exported tagger, which cannot be adapted and has no config to override: leave "
+                "out adapt and overrides, or give the archive"
+            )
+        else:
+            backend = ExportedTagger(path, runtime or "transformers", cuda_device)
+        return cls(Engine(backend, threshold, language, sentences))
 
     @overload
     def predict(self, texts: str) -> Document: ...  # type: ignore[overload-overlap]  # also a sequence

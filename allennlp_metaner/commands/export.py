@@ -1,0 +1,90 @@
+"""`allennlp metaner-export`: a tagger as a model of `transformers`, and as an ONNX file."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from allennlp.commands.subcommand import Subcommand
+from allennlp.common import Params
+from allennlp.common.checks import ConfigurationError
+from allennlp.models.archival import CONFIG_NAME, Archive
+
+from allennlp_metaner.commands.loading import load_checked, local_path
+from allennlp_metaner.exporting.conversion import check_target, export
+
+METRICS_NAME = "metrics.json"
+
+
+@Subcommand.register("metaner-export")
+class Export(Subcommand):
+    """
+    Writes a folder with the model of an archive that `transformers` loads, with weights, tokenizer, label
+    names and a model card, and, if asked for, an ONNX file. Test-time adaptation does not travel with it.
+
+    Registered as a `Subcommand` with name "metaner-export".
+    """
+
+    def add_subparser(self, parser: "argparse._SubParsersAction[Any]") -> argparse.ArgumentParser:
+        description = (
+            "Write a tagger as a token classification model of the library transformers: config with label "
+            "names, weights, tokenizer and model card. Test-time adaptation does not travel with it."
+        )
+        subparser: argparse.ArgumentParser = parser.add_parser(
+            self.name, description=description, help="Write a tagger as a model of transformers, or as ONNX."
+        )
+        subparser.add_argument("archive_file", help="an archive or a serialization directory")
+        subparser.add_argument("folder", type=Path, help="the folder that is written; must not exist yet")
+        subparser.add_argument(
+            "--onnx", action="store_true", help="write model.onnx too; needs allennlp-metaner[onnx]"
+        )
+        subparser.add_argument(
+            "-o",
+            "--overrides",
+            default="",
+            help="a json(net) structure that overrides settings of the config",
+        )
+        subparser.set_defaults(func=_run)
+        return subparser
+
+
+def training_metrics(archive: Archive, path: Path) -> dict[str, Any]:
+    """
+    AllenNLP's metrics of the training that `archive` comes from. They are in the serialization directory,
+    where the archive file is as well, unless somebody has moved it.
+
+    # Parameters
+
+    archive : `Archive`
+    path : `Path`
+        From which it was loaded.
+
+    # Returns
+
+    `dict[str, Any]`
+        Nothing, if there are none, or only those of another training.
+
+    # Raises
+
+    `ConfigurationError`, if the file is there but broken.
+    """
+    directory = path if path.is_dir() else path.parent
+    metrics, config = directory / METRICS_NAME, directory / CONFIG_NAME
+    if not metrics.is_file() or not config.is_file():
+        return {}
+    if Params.from_file(str(config)).as_dict(quiet=True) != archive.config.as_dict(quiet=True):
+        return {}
+    try:
+        found: dict[str, Any] = json.loads(metrics.read_text("utf-8"))
+    except ValueError as error:
+        raise ConfigurationError(f"{metrics}: no JSON ({error}). Mend or remove the file") from error
+    return found
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    # Before the archive is loaded, which takes a while.
+    check_target(arguments.folder, arguments.onnx)
+    archive = load_checked(arguments.archive_file, overrides=arguments.overrides)
+    metrics = training_metrics(archive, local_path(arguments.archive_file))
+    export(archive, arguments.folder, arguments.archive_file, metrics, arguments.onnx)
+    print(f"{arguments.folder}: written. How to use it is in {arguments.folder / 'README.md'}")
