@@ -69,7 +69,7 @@ $(STAMP):
 		$(PYTHON) -m venv --clear $(VENV); \
 	}
 	$(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
-	$(BIN)/uv pip install --python $(BIN)/python --override requirements/overrides.txt \
+	$(BIN)/uv pip install --python $(BIN)/python --compile-bytecode --override requirements/overrides.txt \
 		--constraints requirements/constraints.txt --editable '.[dev]'
 	@mkdir -p $(VENV)/nltk_data/tokenizers/punkt
 	@touch $@

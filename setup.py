@@ -1,16 +1,52 @@
 """Packaging of allennlp-metaner. How to install it, and why plain `pip install` cannot: `requirements/`."""
 
+import os
+import site
+import sys
+import sysconfig
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 SERVE = ["fastapi>=0.110", "prometheus-client>=0.20", "pydantic>=2.6", "uvicorn>=0.29"]
+CONFIGS = "training_configs"
+PLAIN_PIP = """
+allennlp-metaner cannot be installed by `pip install` alone: AllenNLP 2.10.1 asks for versions of torch and
+others that are long outdated, and pip cannot override that. README.md, section Installation, has two ways:
 
+  with uv    uv pip install --override requirements/overrides.txt --constraints requirements/constraints.txt .
+
+  with pip   pip install -r requirements/pip.txt -c requirements/constraints.txt
+             pip install --no-deps allennlp==2.10.1 allennlp-models==2.10.1
+             pip install --no-deps -e .
+
+To build a wheel: uv build --wheel
+"""
+
+
+def refuse_plain_pip() -> None:
+    """
+    Ends with a hint before pip tries to resolve what it cannot, and downloads half a gigabyte for that.
+    Whoever follows the hint has AllenNLP installed already.
+    """
+    folders = [sysconfig.get_path("purelib"), site.getusersitepackages()]
+    if "PIP_BUILD_TRACKER" in os.environ and not any(Path(folder, "allennlp").is_dir() for folder in folders):
+        sys.exit(PLAIN_PIP)
+
+
+refuse_plain_pip()
 setup(
     name="allennlp-metaner",
     version="0.1.0",
     description="Meta-learning for cross-lingual named entity recognition, for AllenNLP",
     license="Apache-2.0",
-    packages=find_packages(include=["allennlp_metaner*"]),
-    package_data={"allennlp_metaner.serving": ["*.html"]},
+    # The configs are beside the package in a clone, and inside of it where it is installed.
+    packages=[*find_packages(include=["allennlp_metaner*"]), f"allennlp_metaner.{CONFIGS}"],
+    package_dir={f"allennlp_metaner.{CONFIGS}": CONFIGS},
+    package_data={
+        "allennlp_metaner.serving": ["*.html"],
+        f"allennlp_metaner.{CONFIGS}": ["**/*.jsonnet", "**/*.libsonnet"],
+    },
     python_requires=">=3.10,<3.13",
     install_requires=[
         "allennlp==2.10.1",

@@ -25,10 +25,12 @@ DEFAULTS = {
     "METANER_TARGET": "conll2002_es",
     # A student: the folder that `allennlp metaner-pseudo-label` wrote.
     "METANER_PSEUDO_LABELS": "runs/pseudo_labels",
-    # The number of meta updates, the tasks (or, for the base model, sentences) of an update, and K.
-    "METANER_UPDATES": "3000",
-    # Of the full method: meta updates between two validations, unless there are fewer in all.
-    "METANER_UPDATES_PER_VALIDATION": "300",
+    # The number of meta updates, and of those between two validations, unless there are fewer in all; of
+    # epochs of a base model. Where empty, each config has its own numbers.
+    "METANER_UPDATES": "",
+    "METANER_UPDATES_PER_VALIDATION": "",
+    "METANER_EPOCHS": "",
+    # The tasks (or, for the base model, sentences) of an update, and K.
     "METANER_BATCH_SIZE": "32",
     "METANER_NEIGHBORS": "2",
     "METANER_SEED": "13370",

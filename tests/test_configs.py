@@ -612,6 +612,35 @@ def test_sizes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         config("meta_en")
 
 
+@pytest.mark.parametrize(
+    ("name", "epochs", "updates", "changed"),
+    [
+        ("meta_en", 10, 300, (2, 10)),
+        ("small/meta_en", 6, 60, (2, 10)),
+        ("second_stage/meta_en", 10, 300, (2, 10)),
+        ("base_en", 7, None, (1, None)),
+        ("small/base_en", 3, None, (1, None)),
+        ("low_resource/percent_5", 10, None, (10, None)),
+        ("unlabelled/student", 1, None, (1, None)),
+    ],
+)
+def test_length_of_training(
+    name: str,
+    epochs: int,
+    updates: int | None,
+    changed: tuple[int, int | None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def lengths() -> tuple[int, int | None]:
+        found = config(name)
+        return found["trainer"]["num_epochs"], found["data_loader"].get("batches_per_epoch")
+
+    assert lengths() == (epochs, updates)
+    for variable, value in {"UPDATES": "20", "UPDATES_PER_VALIDATION": "10", "EPOCHS": "1"}.items():
+        monkeypatch.setenv(f"METANER_{variable}", value)
+    assert lengths() == changed
+
+
 def test_every_variable_has_a_default() -> None:
     files = [*CONFIGS.rglob("*.jsonnet"), *CONFIGS.rglob("*.libsonnet")]
     names = {name for path in files for name in re.findall(r"extVar\(.([^'\"]+)", path.read_text("utf-8"))}

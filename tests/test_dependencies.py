@@ -14,6 +14,7 @@ FOUNDATION = {"atomic", "concurrency", "data", "nn", "settings"}
 ALLOWED = {
     "settings": set[str](),
     "atomic": set[str](),
+    "configs": set[str](),
     "concurrency": set[str](),
     "data": {"concurrency", "settings"},
     "nn": {"data.coding", "settings"},

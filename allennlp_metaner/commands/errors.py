@@ -1,16 +1,17 @@
 """`allennlp metaner-errors`: labels a file, and counts what kinds of errors there are."""
 
 import argparse
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from allennlp.commands.subcommand import Subcommand
 from allennlp.common.checks import ConfigurationError, check_for_gpu
 from allennlp.predictors import Predictor
 
-from allennlp_metaner.analysis.errors import LabelledSentence, analyse, as_markdown
+from allennlp_metaner.analysis.errors import LabelledSentence, Tables, analyse, as_markdown
+from allennlp_metaner.analysis.reliability import ScoredSentence, reliability
+from allennlp_metaner.atomic import write_json, write_whole
 from allennlp_metaner.commands.labelling import label_file
 from allennlp_metaner.commands.loading import load_checked, task_reader
 from allennlp_metaner.commands.quiet import quiet
@@ -43,6 +44,12 @@ class Errors(Subcommand):
             "--output-directory",
             help="where errors.json and errors.md are written; the screen shows the latter",
         )
+        subparser.add_argument(
+            "--reliability",
+            action="store_true",
+            help="also show how precise entities are by their confidence, and what a threshold would leave "
+            "(reliability.json, reliability.md)",
+        )
         subparser.add_argument("--weights-file", help="overrides the weights of the archive")
         subparser.add_argument("--cuda-device", type=int, default=-1, help="id of the GPU to use, if any")
         subparser.add_argument(
@@ -56,19 +63,21 @@ class Errors(Subcommand):
         return subparser
 
 
-def label(predictor: Predictor, reader: PseudoTaskReader, data_file: str) -> Iterator[LabelledSentence]:
+def label(
+    predictor: Predictor, reader: PseudoTaskReader, data_file: str
+) -> Iterator[tuple[LabelledSentence, list[float]]]:
     """
     # Parameters
 
     predictor : `Predictor`
-        Its output has `tags`.
+        Its output has `tags` and `entities`.
     reader : `PseudoTaskReader`
     data_file : `str`
 
     # Returns
 
-    `Iterator[LabelledSentence]`
-        The sentences of `data_file`, in order.
+    `Iterator[tuple[LabelledSentence, list[float]]]`
+        The sentences of `data_file`, in order, with the confidences of their entities.
 
     # Raises
 
@@ -79,7 +88,8 @@ def label(predictor: Predictor, reader: PseudoTaskReader, data_file: str) -> Ite
             raise ConfigurationError(
                 f"{data_file}: the sentence {' '.join(words)!r} has no tags, so errors cannot be told"
             )
-        yield LabelledSentence(words, gold, output["tags"])
+        confidences = [entity["confidence"] for entity in output["entities"]]
+        yield LabelledSentence(words, gold, output["tags"]), confidences
 
 
 @quiet()
@@ -91,13 +101,26 @@ def _run(arguments: argparse.Namespace) -> None:
     reader = task_reader(archive.validation_dataset_reader, arguments.archive_file)
     # Before the file is read, which would be the pool of a reader that has none of its own.
     source = zip(reader.pool.sentences, reader.pool.tags, strict=True)
-    tables = analyse(label(Predictor.from_archive(archive, "adapting"), reader, arguments.data_file), source)
-    print(as_markdown(tables), end="")
-    if arguments.output_directory is not None:
-        directory = Path(arguments.output_directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        counts = {
-            table: {row: counts.as_dict() for row, counts in rows.items()} for table, rows in tables.items()
-        }
-        (directory / "errors.json").write_text(json.dumps(counts, indent=2) + "\n", "utf-8")
-        (directory / "errors.md").write_text(as_markdown(tables), "utf-8")
+    labelled = list(label(Predictor.from_archive(archive, "adapting"), reader, arguments.data_file))
+    tables = analyse((sentence for sentence, _ in labelled), source)
+    _report("errors", _counts(tables), as_markdown(tables), arguments.output_directory)
+    if arguments.reliability:
+        found = reliability(
+            ScoredSentence(sentence.gold, sentence.predicted, confidences)
+            for sentence, confidences in labelled
+        )
+        print()
+        _report("reliability", found.as_dict(), found.as_markdown(), arguments.output_directory)
+
+
+def _counts(tables: Tables) -> dict[str, Any]:
+    return {table: {row: counts.as_dict() for row, counts in rows.items()} for table, rows in tables.items()}
+
+
+def _report(name: str, content: dict[str, Any], markdown: str, directory: Optional[str]) -> None:
+    print(markdown, end="", flush=True)
+    if directory is not None:
+        folder = Path(directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / f"{name}.json", content)
+        write_whole(folder / f"{name}.md", markdown.encode())

@@ -82,16 +82,18 @@ class JsonLinesReader(SentenceReader):
         self._misaligned = misaligned
 
     def _sentences(self, file_path: PathOrStr) -> Iterator[Labelled]:
-        for place, content in json_items(file_path, self._encoding):
+        for place, content in json_items(read_lines(file_path, self._encoding), file_path):
             with naming(place):
                 fields = json.loads(content) if isinstance(content, str) else content
                 words, tags = self._sentence(fields)
             yield Labelled(place, words, tags)
 
     def _sentence(self, fields: Any) -> tuple[list[str], Optional[list[str]]]:
-        words = _first(fields, TOKEN_FIELDS) if isinstance(fields, dict) else None
-        if isinstance(words, list) and all(isinstance(word, str) and word.strip() for word in words):
-            tags = _first(fields, TAG_FIELDS)
+        known = fields if isinstance(fields, dict) else {}
+        words, tags = _first(known, TOKEN_FIELDS), _first(known, TAG_FIELDS)
+        is_words = isinstance(words, list) and all(isinstance(word, str) and word.strip() for word in words)
+        # What `metaner-label` made of words has these, and a text with spans.
+        if is_words and (tags is not None or _first(known, SPAN_FIELDS) is None):
             return words, None if tags is None else self._bio(self._names(tags))
         text, spans = _text_and_spans(fields)
         tokens = tokenize(text)
@@ -117,12 +119,13 @@ class JsonLinesReader(SentenceReader):
         return names
 
 
-def json_items(file_path: PathOrStr, encoding: str) -> Iterator[tuple[str, Any]]:
+def json_items(lines: Iterator[str], file_path: PathOrStr) -> Iterator[tuple[str, Any]]:
     """
     # Parameters
 
+    lines : `Iterator[str]`
     file_path : `PathOrStr`
-    encoding : `str`
+        Where they are from.
 
     # Returns
 
@@ -134,10 +137,10 @@ def json_items(file_path: PathOrStr, encoding: str) -> Iterator[tuple[str, Any]]
 
     `ConfigurationError`, if the file cannot be read, or begins like a list and is none.
     """
-    lines = enumerate(read_lines(file_path, encoding), start=1)
-    for number, line in lines:
+    numbered = enumerate(lines, start=1)
+    for number, line in numbered:
         if number == 1 and line.lstrip().startswith("["):
-            content = "\n".join(chain([line], (rest for _, rest in lines)))
+            content = "\n".join(chain([line], (rest for _, rest in numbered)))
             with naming(str(file_path)):
                 items = json.loads(content)
             yield from ((f"{file_path}: item {number}", item) for number, item in enumerate(items, start=1))

@@ -1,4 +1,4 @@
-"""Sentences to label as JSON: what the predictor and the commands take as input."""
+"""Sentences as JSON: what the predictor and the commands take as input, and lines of output."""
 
 import json
 from collections.abc import Iterator
@@ -49,6 +49,19 @@ def parse_sentence(line: Any, place: str) -> JsonSentence:
         f"{place} is {line!r}, but should be "
         '{"sentence": "raw text, not empty"} or {"words": ["not", "empty"]}'
     )
+
+
+def json_line(fields: dict[str, Any]) -> str:
+    """
+    An object as a line of JSON, with its line end. Letters stay as they are, except lone surrogates, which
+    have no form in UTF-8 and are escaped.
+    """
+    line = json.dumps(fields, ensure_ascii=False)
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        line = json.dumps(fields)
+    return f"{line}\n"
 
 
 def read_sentences(file_path: PathOrStr) -> Iterator[JsonSentence]:

@@ -86,7 +86,9 @@ class TableReader(SentenceReader):
         names = [self._word_column, self._tag_column]
         if self._sentence_column is not None:
             names.append(self._sentence_column)
-        rows = read_table(file_path, self._encoding, self._separator, self._quote, names)
+        rows = read_table(
+            read_lines(file_path, self._encoding), file_path, self._separator, self._quote, names
+        )
         for _, group in groupby(self._numbered(rows), key=lambda numbered: numbered[0]):
             sentence = [row for _, row in group]
             place = f"{file_path}:{sentence[0].line}"
@@ -122,8 +124,8 @@ def _check_word(word: str, place: str) -> None:
 
 
 def read_table(
+    lines: Iterator[str],
     file_path: PathOrStr,
-    encoding: str = "utf-8",
     separator: Optional[str] = None,
     quote: str = '"',
     required: Sequence[str] = (),
@@ -131,8 +133,10 @@ def read_table(
     """
     # Parameters
 
+    lines : `Iterator[str]`
+        Without their ends.
     file_path : `PathOrStr`
-    encoding : `str`, optional (default = `"utf-8"`)
+        Where they are from, for messages.
     separator : `str`, optional (default = `None`)
         If `None`, a tab for a file whose first line has one, and else a comma.
     quote : `str`, optional (default = `'"'`)
@@ -149,7 +153,6 @@ def read_table(
 
     `ConfigurationError`, if the file is empty, lacks a column, or has a row that is malformed.
     """
-    lines = read_lines(file_path, encoding)
     first = next(lines, "")
     dialect: dict[str, Any] = {"delimiter": separator or ("\t" if "\t" in first else ","), "strict": True}
     dialect |= {"quotechar": quote} if quote else {"quoting": csv.QUOTE_NONE}

@@ -10,6 +10,7 @@ from allennlp.models import Model
 
 from allennlp_metaner.concurrency import exclusive
 from allennlp_metaner.data.entity_masking_indexer import refuse_masking
+from allennlp_metaner.evaluation.score_table import score_table
 from allennlp_metaner.meta.test_time_adaptation import adaptation_of, adapts
 
 
@@ -31,6 +32,8 @@ class AdaptingEvaluator(SimpleEvaluator):
     postprocessor_fn_name : `str`, optional (default = `"make_output_human_readable"`)
     adapt : `bool`, optional (default = `None`)
         If false, sentences are labelled by the model as it is. `None`: what the model's adaptation says.
+    print_scores : `bool`, optional (default = `True`)
+        Whether precision, recall and F1 by type are printed to standard output; AllenNLP logs them only.
 
     The reported `loss` is the sum over a batch's sentences, each labelled alone.
     """
@@ -41,8 +44,10 @@ class AdaptingEvaluator(SimpleEvaluator):
         cuda_device: Union[int, torch.device] = -1,
         postprocessor_fn_name: str = "make_output_human_readable",
         adapt: Optional[bool] = None,
+        print_scores: bool = True,
     ) -> None:
         super().__init__(batch_serializer, cuda_device, postprocessor_fn_name)
+        self._print_scores = print_scores
         self._adapt = adapt
 
     @exclusive()
@@ -59,7 +64,10 @@ class AdaptingEvaluator(SimpleEvaluator):
         if reader is not None:
             refuse_masking(reader, "evaluation")
         labeller: Any = _Adapting(model) if adapts(model, self._adapt) else model
-        return super().__call__(labeller, data_loader, *args, **kwargs)
+        metrics: dict[str, Any] = super().__call__(labeller, data_loader, *args, **kwargs)
+        if self._print_scores:
+            print(score_table(metrics), end="", flush=True)
+        return metrics
 
 
 class _Adapting:

@@ -1,5 +1,6 @@
 """`allennlp predict` with adaptation."""
 
+import json
 from collections.abc import Sequence
 from typing import Any, Optional
 
@@ -13,7 +14,7 @@ from allennlp.predictors import Predictor
 
 from allennlp_metaner.data.coding import spans
 from allennlp_metaner.data.entity_masking_indexer import refuse_masking
-from allennlp_metaner.data.json_sentences import parse_sentence
+from allennlp_metaner.data.json_sentences import json_line, parse_sentence
 from allennlp_metaner.data.raw_text import join
 from allennlp_metaner.data.sentence import sentence_instance, words_and_tags
 from allennlp_metaner.meta.test_time_adaptation import adaptation_of, adapts
@@ -30,7 +31,7 @@ class AdaptingPredictor(Predictor):
     tokenised already. Raw text of any script is split by [`tokenize`](../data/raw_text.md#tokenize).
     Output: `text`, `words`, `tags`, `entities` (`text`, `label`, `start` and `end` in characters of `text`,
     and `confidence`, the lowest probability of its words' tags), and `support`, the retrieved sentences with
-    `words`, `tags` and `similarity`.
+    `words`, `tags` and `similarity`. Other fields of the input are kept.
 
     Registered as a `Predictor` with name "adapting".
 
@@ -43,13 +44,21 @@ class AdaptingPredictor(Predictor):
         If false, sentences are labelled by the model as it is; nothing is retrieved. `None`: what the model's
         adaptation says. At the command line: `--predictor-args '{"adapt": false}'`, or, as for the evaluator,
         `-o '{"model.adaptation.enabled": false}'`.
+    with_support : `bool`, optional (default = `True`)
+        Whether the output has `support`: `--predictor-args '{"with_support": false}'`.
 
     # Raises
 
     `ConfigurationError`, if the reader cannot retrieve, or masks words.
     """
 
-    def __init__(self, model: Model, dataset_reader: DatasetReader, adapt: Optional[bool] = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        dataset_reader: DatasetReader,
+        adapt: Optional[bool] = None,
+        with_support: bool = True,
+    ) -> None:
         super().__init__(model, dataset_reader)
         adapt = adapts(model, adapt)
         refuse_masking(dataset_reader, "adaptation")
@@ -61,6 +70,31 @@ class AdaptingPredictor(Predictor):
             )
         self._reader = dataset_reader
         self._adapt = adapt
+        self._with_support = with_support
+        self._lines_read = 0
+
+    def load_line(self, line: str) -> JsonDict:
+        """
+        The object of a line of input.
+
+        # Raises
+
+        `ConfigurationError`, which names the line, if it is none, or has no sentence.
+        """
+        self._lines_read += 1
+        place = f"line {self._lines_read} of the input, blank ones not counted,"
+        try:
+            fields: JsonDict = json.loads(line)
+        except ValueError as error:
+            raise ConfigurationError(
+                f"{place} is {line.strip()[:80]!r}, which is not JSON ({error}). Give one object a line: "
+                '{"sentence": "text"}. For files of text, there is `allennlp metaner-label`'
+            ) from error
+        parse_sentence(fields, place)
+        return fields
+
+    def dump_line(self, outputs: JsonDict) -> str:
+        return json_line(outputs)
 
     def predict(self, sentence: str) -> JsonDict:
         """Label one raw sentence."""
@@ -75,10 +109,13 @@ class AdaptingPredictor(Predictor):
             for number, line in enumerate(inputs, start=1)
         ]
         instances = self.instances([sentence.words for sentence in parsed])
-        return [
-            self._describe(output, instance, sentence.text, sentence.offsets)
-            for output, instance, sentence in zip(self._label(instances), instances, parsed, strict=True)
-        ]
+        described = []
+        for line, output, instance, sentence in zip(
+            inputs, self._label(instances), instances, parsed, strict=True
+        ):
+            kept = {key: value for key, value in line.items() if key not in ("sentence", "words")}
+            described.append({**kept, **self._describe(output, instance, sentence.text, sentence.offsets)})
+        return described
 
     def predict_instance(self, instance: Instance) -> JsonDict:
         return self.predict_batch_instance([instance])[0]
@@ -144,7 +181,7 @@ class AdaptingPredictor(Predictor):
             "tags": tags,
             "entities": entities,
         }
-        if self._adapt:
+        if self._adapt and self._with_support:
             described["support"] = instance["metadata"].metadata["support"]  # type: ignore[attr-defined]
         return described
 

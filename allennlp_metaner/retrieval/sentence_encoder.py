@@ -1,7 +1,9 @@
 """Sentence vectors from a pretrained encoder, for the cosine similarity between sentences (Eq. 5 and 6)."""
 
+import copy
 import hashlib
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Optional
@@ -17,6 +19,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from allennlp_metaner.concurrency import exclusive
 from allennlp_metaner.data.pretrained_files import is_archived, max_positions, pretrained_path
 from allennlp_metaner.nn.linear import FastLinear
+
+logger = logging.getLogger(__name__)
 
 _POOLINGS = ("cls", "mean")
 # Vary between a model and its copy in an archive, and no hidden state depends on them.
@@ -85,8 +89,10 @@ class TransformerSentenceEncoder(SentenceEncoder):
     tokens_per_batch : `int`, optional (default = `4096`)
         The size of a batch in subwords, padding included. A sentence above it is a batch of its own.
     cuda_device : `int`, optional (default = `None`)
-        The GPU to use. `None` and `-1` mean the CPU: readers may run in forked worker processes, where a
-        GPU that the parent has already used is out of reach.
+        The GPU to use; -1 means the CPU. `None` follows the model: the GPU that this process uses already
+        (in `allennlp evaluate --cuda-device 0`, for example), and else the CPU. Forked worker processes of
+        readers, which cannot use their parent's GPU, take the CPU, and so does a machine without a GPU,
+        whatever an archive says.
     serialization_dir : `str`, optional (default = `None`)
         Given by AllenNLP: where an archive's copy of the encoder is made or found.
 
@@ -111,8 +117,9 @@ class TransformerSentenceEncoder(SentenceEncoder):
         self._pooling = pooling
         self._max_length = max_length
         self._tokens_per_batch = tokens_per_batch
-        self._device = int_to_device(-1 if cuda_device is None else cuda_device)
+        self._cuda_device = cuda_device
         self._loaded: tuple[PreTrainedTokenizerBase, PreTrainedModel] | None = None
+        self._copy: tuple[torch.device, PreTrainedModel] | None = None
         self._fingerprint: str | None = None
         if is_archived(self._path, serialization_dir):
             self._load()
@@ -135,6 +142,7 @@ class TransformerSentenceEncoder(SentenceEncoder):
         rows: dict[tuple[int, ...], int] = {}
         for ids in sorted(map(tuple, encoded["input_ids"]), key=lambda ids: (len(ids), ids)):
             rows.setdefault(ids, len(rows))
+        model = self._on(encoding_device(self._cuda_device), model)
         distinct = self._encode_ids(list(rows), model, tokenizer.pad_token_id or 0)
         return distinct[[rows[tuple(ids)] for ids in encoded["input_ids"]]]
 
@@ -169,11 +177,18 @@ class TransformerSentenceEncoder(SentenceEncoder):
                 tokenizer = cached_transformers.get_tokenizer(self._path, add_prefix_space=True)
             # A checkpoint without a pooler has it drawn at random.
             with torch.random.fork_rng(devices=[]):
-                # The shared model stays where it is: a GPU gets a copy.
-                model = cached_transformers.get(self._path, make_copy=self._device.type != "cpu")
+                model = cached_transformers.get(self._path, make_copy=False)
             self._check(tokenizer, model)
-            self._loaded = tokenizer, model.to(self._device)
+            self._loaded = tokenizer, model
         return self._loaded
+
+    def _on(self, device: torch.device, model: PreTrainedModel) -> PreTrainedModel:
+        """The model on a device. Others share the one on the CPU, so that stays, and a GPU gets a copy."""
+        if device == torch.device("cpu"):
+            return model
+        if self._copy is None or self._copy[0] != device:
+            self._copy = device, copy.deepcopy(model).to(device)
+        return self._copy[1]
 
     def _check(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
         num_special = tokenizer.num_special_tokens_to_add()
@@ -202,12 +217,35 @@ class TransformerSentenceEncoder(SentenceEncoder):
         return np.concatenate(vectors)
 
     def _encode_batch(self, ids: list[tuple[int, ...]], model: PreTrainedModel, padding: int) -> np.ndarray:
-        inputs = pad_sequence([torch.tensor(sentence) for sentence in ids], True, padding).to(self._device)
-        lengths = torch.tensor([len(sentence) for sentence in ids], device=self._device).unsqueeze(1)
-        mask = torch.arange(inputs.size(1), device=self._device) < lengths
+        device = model.device
+        inputs = pad_sequence([torch.tensor(sentence) for sentence in ids], True, padding).to(device)
+        lengths = torch.tensor([len(sentence) for sentence in ids], device=device).unsqueeze(1)
+        mask = torch.arange(inputs.size(1), device=device) < lengths
         hidden = model(input_ids=inputs, attention_mask=mask.long()).last_hidden_state.float()
         vectors = hidden[:, 0] if self._pooling == "cls" else (hidden * mask.unsqueeze(2)).sum(1) / lengths
         return torch.nn.functional.normalize(vectors, dim=1).cpu().numpy()
+
+
+def encoding_device(cuda_device: Optional[int]) -> torch.device:
+    """
+    # Parameters
+
+    cuda_device : `int`, optional
+        See [`TransformerSentenceEncoder`](#transformersentenceencoder).
+
+    # Returns
+
+    `torch.device`
+        The CPU, if there is no such GPU, with a warning.
+    """
+    # In a forked process whose parent uses a GPU, CUDA is not initialized, and cannot be.
+    if cuda_device is None and torch.cuda.is_initialized():
+        # A model is where most of its process's memory is.
+        cuda_device = max(range(torch.cuda.device_count()), key=torch.cuda.memory_allocated)
+    elif cuda_device is not None and cuda_device >= torch.cuda.device_count():
+        logger.warning("There is no GPU %d, so sentence vectors are computed on the CPU.", cuda_device)
+        cuda_device = None
+    return int_to_device(-1 if cuda_device is None else cuda_device)
 
 
 def _batches(lengths: Sequence[int], tokens_per_batch: int) -> Iterator[tuple[int, int]]:

@@ -4,18 +4,23 @@ import io
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
+from itertools import dropwhile, groupby
 from pathlib import Path
 from typing import Any, Optional
 
 from allennlp.common.checks import ConfigurationError
 
+from allennlp_metaner.data.doc_bin_reader import read_docs
+from allennlp_metaner.data.json_reader import json_items
 from allennlp_metaner.data.lines import read_lines, read_text
+from allennlp_metaner.data.table_reader import read_table
 from allennlp_metaner.tagging.documents import Source, of_sentences
 
 FORMATS = {
     "text": {".txt", ".text", ".md"},
-    "jsonl": {".jsonl", ".ndjson"},
+    "jsonl": {".jsonl", ".ndjson", ".json"},
+    "csv": {".csv"},
+    "spacy": {".spacy"},
     "columns": {".conll", ".conllu", ".bio", ".iob", ".iob2", ".tsv"},
 }
 """Formats of input, and the names of files that have them."""
@@ -65,7 +70,9 @@ def read_sources(
         Paths; "-" is standard input. Files that gzip compressed are read like others.
     format : `str`, optional (default = `None`)
         "text": a file is a document. "jsonl": a line is a document, with a raw `text` (or `sentence`), or the
-        `words` (or `tokens`) of a sentence; its other fields are kept. "columns": each sentence of a file
+        `words` (or `tokens`) of a sentence; its other fields are kept; a file may also be one JSON list of
+        such objects. "csv": a row is a document, with a column `text` (or `sentence`) by the first line; its
+        other columns are kept. "spacy": the texts of a DocBin of spaCy. "columns": each sentence of a file
         with one word a line is a document. `None`: by the name of the file; "text", if that says nothing.
     encoding : `str`, optional (default = `"utf-8"`)
     word_column : `int`, optional (default = `0`)
@@ -83,6 +90,10 @@ def read_sources(
                 yield Source(_text(file, encoding), name=file, meta={"file": file})
             elif kind == "jsonl":
                 yield from _json_lines(file, _lines(file, encoding))
+            elif kind == "csv":
+                yield from _rows(file, _lines(file, encoding))
+            elif kind == "spacy":
+                yield from _docs(file)
             else:
                 yield from _columns(file, _lines(file, encoding), word_column)
         except ConfigurationError as error:
@@ -117,14 +128,13 @@ def _standard_input(encoding: str) -> Iterator[str]:
 
 
 def _json_lines(file: str, lines: Iterable[str]) -> Iterator[Source]:
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            yield _json_line(line, f"{file}:{number}")
+    for place, content in json_items(lines, file):
+        yield _json_object(content, place)
 
 
-def _json_line(line: str, name: str) -> Source:
+def _json_object(content: Any, name: str) -> Source:
     try:
-        fields = json.loads(line)
+        fields = json.loads(content) if isinstance(content, str) else content
     except ValueError as error:
         return Source("", name=name, error=f"the line is not JSON ({error}). Give one object a line")
     if isinstance(fields, dict):
@@ -135,17 +145,47 @@ def _json_line(line: str, name: str) -> Source:
             if isinstance(fields.get(key), list):
                 return _of_words(fields[key], name, fields)
     meta = fields if isinstance(fields, dict) else {}
-    message = f'{line[:80]!r} has no text and no words: give {{"text": "..."}} or {{"words": ["a", "list"]}}'
+    valid = '{"text": "..."} or {"words": ["a", "list"]}'
+    message = f"{str(content)[:80]!r} has no text and no words: give {valid}"
     return Source("", name=name, meta=meta, error=message)
+
+
+def _rows(file: str, lines: Iterator[str]) -> Iterator[Source]:
+    for row in read_table(lines, file):
+        if row.cells:
+            text = next((row.cells[name] for name in TEXT_FIELDS if name in row.cells), None)
+            if text is None:
+                raise ConfigurationError(
+                    f"there is no column text in the first line, which has {', '.join(row.cells)}. Name the "
+                    "column with the texts so, or give --input-format columns for a file with a word a line"
+                )
+            yield Source(text, name=f"{file}:{row.line}", meta=row.cells)
+
+
+def _docs(file: str) -> Iterator[Source]:
+    if file == STANDARD_INPUT:
+        raise ConfigurationError("standard input cannot be a DocBin. Give the file's name")
+    for number, doc in enumerate(read_docs(file), start=1):
+        yield Source(doc.text, name=f"{file}: document {number}", meta={"file": file, "document": number})
 
 
 def _columns(file: str, lines: Iterable[str], word_column: int) -> Iterator[Source]:
     numbered = enumerate(lines, start=1)
     for is_word, group in groupby(numbered, key=lambda line: _is_word(line[1])):
         if is_word:
-            rows = [(number, line.split("\t" if "\t" in line else None)) for number, line in group]
+            rows = [
+                (number, line.split("\t" if "\t" in line else None))
+                for number, line in _without_comments(list(group))
+            ]
             words = [row[word_column] if -len(row) <= word_column < len(row) else "" for _, row in rows]
             yield _of_words(words, f"{file}:{rows[0][0]}", {})
+
+
+def _without_comments(lines: list[tuple[int, str]]) -> Iterable[tuple[int, str]]:
+    """CoNLL-U and its like have tabs, and lines such as "# text = ..." without them before the first word."""
+    if "\t" not in lines[-1][1]:
+        return lines
+    return dropwhile(lambda line: line[1].startswith("#") and "\t" not in line[1], lines)
 
 
 def _is_word(line: str) -> bool:

@@ -2,13 +2,13 @@
 
 import csv
 import io
-import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from allennlp.common.checks import ConfigurationError
 
+from allennlp_metaner.data.json_sentences import json_line
 from allennlp_metaner.tagging import rendering
 from allennlp_metaner.tagging.results import Document
 
@@ -53,14 +53,7 @@ def json_lines(documents: Iterable[Document], sentences: bool = False) -> Iterat
     and `error` for one that could not be labelled.
     """
     for document in documents:
-        fields = {**document.meta, **document.to_dict(sentences)}
-        # Lone surrogates, which have no form in UTF-8, stay escaped as they came.
-        line = json.dumps(fields, ensure_ascii=False)
-        try:
-            line.encode()
-        except UnicodeEncodeError:
-            line = json.dumps(fields)
-        yield f"{line}\n"
+        yield json_line({**document.meta, **document.to_dict(sentences)})
 
 
 def conll(documents: Iterable[Document], sentences: bool = False) -> Iterator[str]:

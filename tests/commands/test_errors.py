@@ -18,7 +18,7 @@ Command = Callable[..., None]
 def metrics(archive: Archive, path: Path, adapt: bool) -> dict[str, float]:
     loader = MultiProcessDataLoader(archive.validation_dataset_reader, str(path), batch_size=32)
     loader.index_with(archive.model.vocab)
-    evaluator = Evaluator.by_name("adapting")(adapt=adapt)  # type: ignore[call-arg]
+    evaluator = Evaluator.by_name("adapting")(adapt=adapt, print_scores=False)  # type: ignore[call-arg]
     return evaluator(archive.model, loader)
 
 
@@ -34,7 +34,8 @@ def test_counts_agree_with_evaluation(
     path = tiny_run.data / "conll2003/eng.testb"
     overrides = json.dumps({"model.adaptation.enabled": adapt})
     output = tmp_path / "new/errors"
-    command("metaner-errors", tiny_run.archive, path, "--output-directory", output, "-o", overrides)
+    arguments = [tiny_run.archive, path, "--output-directory", output, "-o", overrides, "--reliability"]
+    command("metaner-errors", *arguments)
     tables: dict[str, Any] = json.loads((output / "errors.json").read_text("utf-8"))
     total = tables["overall"]["all"]
     expected = metrics(tiny_archive, path, adapt)
@@ -45,7 +46,13 @@ def test_counts_agree_with_evaluation(
     assert tables["text"]["seen"]["gold"] > 0 < tables["text"]["unseen"]["gold"]
     markdown = (output / "errors.md").read_text("utf-8")
     assert f"| all | {total['gold']} | {total['predicted']} | {total['correct']} |" in markdown
-    assert capsys.readouterr().out == markdown
+    table = (output / "reliability.md").read_text("utf-8")
+    shown = capsys.readouterr().out
+    assert shown.endswith(f"{markdown}\n{table}")
+    reliable = json.loads((output / "reliability.json").read_text("utf-8"))
+    assert reliable["gold"] == total["gold"]
+    for name in ("predicted", "correct"):
+        assert sum(found[name] for found in reliable["bins"]) == total[name]
 
 
 def test_refused(command: Command, tiny_run: SimpleNamespace, tmp_path: Path) -> None:

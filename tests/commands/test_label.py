@@ -14,7 +14,10 @@ from spacy.tokens import DocBin
 
 from allennlp_metaner.commands import label
 from allennlp_metaner.data.column_reader import ColumnReader
+from allennlp_metaner.data.doc_bin_reader import DocBinReader
+from allennlp_metaner.data.json_reader import JsonLinesReader
 from allennlp_metaner.data.sentence import words_and_tags
+from allennlp_metaner.data.sentence_reader import SentenceReader
 from allennlp_metaner.tagging.engine import Engine
 from allennlp_metaner.tagging.name_tagger import NameTagger
 from tests.commands.conftest import Command
@@ -109,6 +112,66 @@ def test_doc_bin(command: Command, folder: Path, tmp_path: Path) -> None:
     assert [entity.text for doc in docs for entity in doc.ents] == NAMES
     assert docs[0].text == (folder / "a.txt").read_bytes().decode()
     assert [len(list(doc.sents)) for doc in docs] == [2, 1, 1, 1, 1, 1]
+
+
+def test_what_is_written_can_be_read_as_labels(command: Command, folder: Path, tmp_path: Path) -> None:
+    """The three formats that hold labels say the same, and raw formats of input lead to the same names."""
+    # Fields of the input that look like labels would be taken for them.
+    (folder / "b.jsonl").write_text(
+        '{"text": "so Peter left."}\n{"words": ["so", "Anna", "left"]}\n', "utf-8"
+    )
+    found = {}
+    readers: dict[str, SentenceReader] = {
+        "jsonl": JsonLinesReader(),
+        "conll": ColumnReader(separator="\t"),
+        "spacy": DocBinReader(),
+    }
+    for ending, reader in readers.items():
+        output = tmp_path / f"names.{ending}"
+        command("metaner-label", "model", folder, "-o", output)
+        sentences = [words_and_tags(instance) for instance in reader.read(str(output))]
+        # JSON lines have documents, of one or two sentences.
+        found[ending] = [pair for words, tags in sentences for pair in zip(words, tags or [], strict=True)]
+    assert found["conll"] == found["spacy"] == found["jsonl"]
+    assert [word for word, tag in found["conll"] if tag[0] == "B"] == [name.split()[0] for name in NAMES]
+
+
+@pytest.mark.parametrize("ending", ["spacy", "json", "csv", "conllu"])
+def test_formats_of_input(command: Command, folder: Path, tmp_path: Path, ending: str) -> None:
+    source, output = tmp_path / f"in.{ending}", tmp_path / "out.jsonl"
+    if ending == "spacy":
+        command("metaner-label", "model", folder / "b.jsonl", "-o", source)
+    elif ending == "json":
+        source.write_text(
+            '[\n{"id": 7, "text": "so Peter left."},\n{"words": ["so", "Anna", "left"]}]', "utf-8"
+        )
+    elif ending == "csv":
+        source.write_text('id,text\n7,so Peter left.\n\n8,"so\nAnna, left"\n', "utf-8")
+    else:
+        source.write_text("# text = Peter\n# Ann\n1\tso\n2\tPeter\n\n#\tso\n2\tAnna\n", "utf-8")
+    command("metaner-label", "model", source, "-o", output, "--word-column", 1)
+    found = lines(output)
+    assert [[entity["text"] for entity in line["entities"]] for line in found] == [["Peter"], ["Anna"]]  # type: ignore[attr-defined]
+    first = {key: value for key, value in found[0].items() if key not in ("text", "entities")}
+    place = {"file": str(source), "document": 1}
+    assert first == {"spacy": place, "json": {"id": 7}, "csv": {"id": "7"}, "conllu": {}}[ending]
+
+
+@pytest.mark.parametrize(
+    ("ending", "content", "message"),
+    [
+        ("csv", "id,body\n1,a\n", "no column text in the first line, which has id, body"),
+        ("csv", "text\na,b\n", r"in.csv:2: 2 cells"),
+        ("json", "[1,", "in.json: Expecting value"),
+        ("spacy", "no", "is no DocBin"),
+    ],
+)
+def test_errors_of_formats_of_input(
+    command: Command, tmp_path: Path, ending: str, content: str, message: str
+) -> None:
+    (tmp_path / f"in.{ending}").write_text(content, "utf-8")
+    with pytest.raises(ConfigurationError, match=message):
+        command("metaner-label", "model", tmp_path / f"in.{ending}", "--fail-fast")
 
 
 def test_html(command: Command, folder: Path, tmp_path: Path) -> None:

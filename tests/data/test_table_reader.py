@@ -62,7 +62,7 @@ def test_quotes_as_words(tmp_path: Path) -> None:
     assert read(tmp_path, content, quote="") == [(['"', "Ana", '"'], ["O", "B-PER", "O"])]
     with pytest.raises(ConfigurationError, match=r"data.csv:2: the word '.tO.nAna.*quote = ''"):
         read(tmp_path, content)
-    with pytest.raises(ConfigurationError, match=r"data.csv:3: the row is no CSV .*quote = ''"):
+    with pytest.raises(ConfigurationError, match=r"data.csv:4: the row is no CSV .*quote = ''"):
         read(tmp_path, content.replace('"\tO\n', "a\tO\n", 1))
 
 

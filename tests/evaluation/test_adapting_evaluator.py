@@ -51,7 +51,11 @@ def evaluate(archive: Archive, path: Path, output: Path, **settings: Any) -> tup
 
 @pytest.mark.parametrize("adapt", [True, False])
 def test_agrees_with_the_predictor(
-    tiny_run: SimpleNamespace, tiny_archive: Archive, tmp_path: Path, adapt: bool
+    tiny_run: SimpleNamespace,
+    tiny_archive: Archive,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    adapt: bool,
 ) -> None:
     path = tiny_run.data / "conll2003/eng.testb"
     metrics, found = evaluate(tiny_archive, path, tmp_path / "predictions.jsonl", adapt=adapt)
@@ -66,6 +70,8 @@ def test_agrees_with_the_predictor(
     assert metrics == {**metric.get_metric(), "loss": metrics["loss"]}
     assert 0 < metrics["accuracy"] < 1
     assert metrics["loss"] > 0
+    *_, overall = capsys.readouterr().out.splitlines()
+    assert overall.split()[::3] == ["overall", f"{100 * metrics['f1-measure-overall']:.2f}"]
 
 
 def test_adaptation_makes_a_difference(

@@ -10,6 +10,7 @@ from allennlp.common.checks import ConfigurationError
 from transformers import AutoConfig, AutoModel, AutoTokenizer, RobertaConfig, RobertaModel
 
 from allennlp_metaner.data.pretrained_files import pretrained_path
+from allennlp_metaner.retrieval import sentence_encoder
 from allennlp_metaner.retrieval.sentence_encoder import SentenceEncoder, TransformerSentenceEncoder
 from allennlp_metaner.retrieval.similarity_index import ExactIndex
 
@@ -168,6 +169,38 @@ def test_a_model_outside_an_archive_is_loaded_lazily() -> None:
     encoder = TransformerSentenceEncoder("no-such-model")
     with pytest.raises(OSError, match="no-such-model"):
         encoder.fingerprint()
+
+
+def test_a_device_of_its_own_gets_a_copy(tiny_encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = TransformerSentenceEncoder(tiny_encoder)
+    expected = encoder.encode(SENTENCES)
+    # Another device by name, the same by computation.
+    monkeypatch.setattr(sentence_encoder, "encoding_device", lambda _: torch.device("cpu", 0))
+    np.testing.assert_array_equal(encoder.encode(SENTENCES), expected)
+    first = encoder._copy
+    np.testing.assert_array_equal(encoder.encode(SENTENCES), expected)
+    assert first is encoder._copy is not None
+    assert first[1] is not cached_transformers.get(tiny_encoder, make_copy=False)
+
+
+def test_the_device_is_that_of_the_model(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    device, cpu = sentence_encoder.encoding_device, torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert device(None) == device(-1) == cpu
+    assert device(1) == torch.device("cuda:1")
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda number: [0, 1_000_000][number])
+    assert device(None) == torch.device("cuda:1")
+    assert device(-1) == cpu
+    assert not caplog.records
+    # An archive that names a GPU, on a machine without one.
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert device(0) == cpu
+    assert "There is no GPU 0" in caplog.text
 
 
 def test_limits_and_pooling_are_checked(tiny_encoder: str, tmp_path: Path) -> None:

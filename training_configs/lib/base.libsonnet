@@ -4,7 +4,7 @@ local settings = import 'settings.libsonnet';
 (import 'common.libsonnet') {
   local config = self,
 
-  num_epochs:: 7,
+  num_epochs:: settings.epochs(7),
   warmup_steps:: 300,
 
   dataset_reader: config.source.reader { token_indexers: { tokens: config.training_indexer } },

@@ -5,8 +5,8 @@ local settings = import 'settings.libsonnet';
 (import 'common.libsonnet') {
   local config = self,
 
-  num_updates:: settings.updates,
-  updates_per_validation:: std.min(settings.updates_per_validation, config.num_updates),
+  num_updates:: settings.updates(),
+  updates_per_validation:: std.min(settings.updates_per_validation(), config.num_updates),
   assert config.num_updates % config.updates_per_validation == 0 :
          'the number of updates (METANER_UPDATES) must be a multiple of %d, those between two validations'
          % config.updates_per_validation,

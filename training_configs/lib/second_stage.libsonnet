@@ -10,8 +10,8 @@ local settings = import 'settings.libsonnet';
   rate:: 3e-5,
   head_rate:: 10 * config.rate,
   // Sentences or tasks of an update come from METANER_BATCH_SIZE, the number of updates from METANER_UPDATES.
-  num_updates:: settings.updates,
-  updates_per_validation:: std.min(settings.updates_per_validation, config.num_updates),
+  num_updates:: settings.updates(),
+  updates_per_validation:: std.min(settings.updates_per_validation(), config.num_updates),
   checkpoints:: 5,
   masked:: false,
 

@@ -1,5 +1,9 @@
 // What every config shares and a user may want to change: set the environment variable, or override the keys
 // on the command line (-o). Defaults of the variables: allennlp_metaner/settings.py.
+local number(name, default) =
+  local value = std.extVar(name);
+  if value == '' then default else std.parseInt(value);
+
 {
   encoder: std.extVar('METANER_ENCODER'),
   data: std.extVar('METANER_DATA'),
@@ -8,8 +12,10 @@
   base: std.extVar('METANER_BASE'),
   target: std.extVar('METANER_TARGET'),
   pseudo_labels: std.extVar('METANER_PSEUDO_LABELS'),
-  updates: std.parseInt(std.extVar('METANER_UPDATES')),
-  updates_per_validation: std.parseInt(std.extVar('METANER_UPDATES_PER_VALIDATION')),
+  // These differ from config to config where they are not set.
+  updates(default=3000):: number('METANER_UPDATES', default),
+  updates_per_validation(default=300):: number('METANER_UPDATES_PER_VALIDATION', default),
+  epochs(default):: number('METANER_EPOCHS', default),
   batch_size: std.parseInt(std.extVar('METANER_BATCH_SIZE')),
   neighbors: std.parseInt(std.extVar('METANER_NEIGHBORS')),
   seed: std.parseInt(std.extVar('METANER_SEED')),
