@@ -127,7 +127,7 @@ def _standard_input(encoding: str) -> Iterator[str]:
         ) from error
 
 
-def _json_lines(file: str, lines: Iterable[str]) -> Iterator[Source]:
+def _json_lines(file: str, lines: Iterator[str]) -> Iterator[Source]:
     for place, content in json_items(lines, file):
         yield _json_object(content, place)
 
