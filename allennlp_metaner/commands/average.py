@@ -7,6 +7,7 @@ from typing import Any
 from allennlp.commands.subcommand import Subcommand
 
 from allennlp_metaner.commands.loading import check_archive
+from allennlp_metaner.commands.quiet import quiet
 from allennlp_metaner.experiments.averaging import write_average
 
 
@@ -42,6 +43,7 @@ class Average(Subcommand):
         return subparser
 
 
+@quiet()
 def _run(args: argparse.Namespace) -> None:
     for source in args.sources:
         check_archive(source)

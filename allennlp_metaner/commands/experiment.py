@@ -8,6 +8,7 @@ from typing import Any
 
 from allennlp.commands.subcommand import Subcommand
 
+from allennlp_metaner.commands.quiet import quiet
 from allennlp_metaner.experiments.exposure import sentences_shown
 from allennlp_metaner.experiments.grid import read_grid
 from allennlp_metaner.experiments.jobs import Job, Training
@@ -40,6 +41,7 @@ class Experiment(Subcommand):
         return subparser
 
 
+@quiet()
 def _run(args: argparse.Namespace) -> None:
     packages = list(dict.fromkeys(["allennlp_metaner", *args.include_package]))
     cells = read_grid(args.grid, args.serialization_dir)

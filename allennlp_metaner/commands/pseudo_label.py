@@ -13,6 +13,7 @@ from allennlp.data import DatasetReader
 
 from allennlp_metaner.atomic import write_json, write_whole
 from allennlp_metaner.commands.loading import check_archive, load_checked
+from allennlp_metaner.commands.quiet import quiet
 from allennlp_metaner.data.json_sentences import read_sentences
 from allennlp_metaner.data.lines import read_lines
 from allennlp_metaner.data.raw_text import tokenize
@@ -172,6 +173,7 @@ def pseudo_label(
     return manifest
 
 
+@quiet()
 def _run(arguments: argparse.Namespace) -> None:
     check_for_gpu(arguments.cuda_device)
     folder = Path(arguments.output_directory)

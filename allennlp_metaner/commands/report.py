@@ -8,6 +8,7 @@ from allennlp.commands.subcommand import Subcommand
 from allennlp.common.checks import ConfigurationError
 
 from allennlp_metaner.atomic import write_whole
+from allennlp_metaner.commands.quiet import quiet
 from allennlp_metaner.experiments.comparisons import compare, pairs
 from allennlp_metaner.experiments.curves import read_curves
 from allennlp_metaner.experiments.grid import read_grid
@@ -49,6 +50,7 @@ class Report(Subcommand):
         return subparser
 
 
+@quiet()
 def _run(args: argparse.Namespace) -> None:
     folder: Path = args.serialization_dir
     results = Results(read_grid(args.grid, folder), folder)
