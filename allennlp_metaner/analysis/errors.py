@@ -16,6 +16,13 @@ _LENGTHS = [
     f"{LONGEST[-1] + 1}+",
 ]
 
+LEGEND = (
+    "missed: a gold entity without a predicted one. spurious: the other way round. wrong type: its words. "
+    "wrong boundary: the same type and a word in common. text seen: the source data has an entity of these "
+    "words. length: words of the sentence.\n"
+)
+"""What the rows and columns of the table are."""
+
 Pair = tuple[Optional[Span], Optional[Span]]
 """A gold entity and the predicted one that it is compared with; one of them may be missing."""
 
@@ -131,14 +138,14 @@ def analyse(
 
 def as_markdown(tables: Mapping[str, Mapping[str, Counts]]) -> str:
     """
-    The result of [`analyse`](#analyse) as one Markdown table.
+    The result of [`analyse`](#analyse) as one Markdown table, with F1 in per cent.
     """
-    columns = ["entities", *(column.replace("_", " ") for column in Counts().as_dict())]
+    columns = ["entities", *(column.replace("_", " ") for column in Counts().as_dict()), "F1"]
     lines = []
     for table, rows in tables.items():
         for row, counts in rows.items():
             name = row if table == "overall" else f"{table} {row}"
-            lines.append([name, *map(str, counts.as_dict().values())])
+            lines.append([name, *map(str, counts.as_dict().values()), f"{100 * counts.f1:.1f}"])
     return markdown_table(columns, lines)
 
 

@@ -9,7 +9,7 @@ from allennlp.commands.subcommand import Subcommand
 from allennlp.common.checks import ConfigurationError, check_for_gpu
 from allennlp.predictors import Predictor
 
-from allennlp_metaner.analysis.errors import LabelledSentence, Tables, analyse, as_markdown
+from allennlp_metaner.analysis.errors import LEGEND, LabelledSentence, Tables, analyse, as_markdown
 from allennlp_metaner.analysis.reliability import ScoredSentence, reliability
 from allennlp_metaner.atomic import write_json, write_whole
 from allennlp_metaner.commands.labelling import label_file
@@ -103,7 +103,7 @@ def _run(arguments: argparse.Namespace) -> None:
     source = zip(reader.pool.sentences, reader.pool.tags, strict=True)
     labelled = list(label(Predictor.from_archive(archive, "adapting"), reader, arguments.data_file))
     tables = analyse((sentence for sentence, _ in labelled), source)
-    _report("errors", _counts(tables), as_markdown(tables), arguments.output_directory)
+    _report("errors", _counts(tables), f"{as_markdown(tables)}\n{LEGEND}", arguments.output_directory)
     if arguments.reliability:
         found = reliability(
             ScoredSentence(sentence.gold, sentence.predicted, confidences)

@@ -129,10 +129,10 @@ def test_markdown() -> None:
         "type": {"A|B": Counts(spurious=1)},
     }
     assert as_markdown(tables).splitlines() == [
-        "| entities | gold | predicted | correct | missed | spurious | wrong type | wrong boundary |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-        "| all | 6 | 5 | 3 | 1 | 0 | 2 | 0 |",
-        r"| type A\|B | 0 | 1 | 0 | 0 | 1 | 0 | 0 |",
+        "| entities | gold | predicted | correct | missed | spurious | wrong type | wrong boundary | F1 |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| all | 6 | 5 | 3 | 1 | 0 | 2 | 0 | 54.5 |",
+        r"| type A\|B | 0 | 1 | 0 | 0 | 1 | 0 | 0 | 0.0 |",
     ]
 
 

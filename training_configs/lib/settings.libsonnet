@@ -1,8 +1,6 @@
 // What every config shares and a user may want to change: set the environment variable, or override the keys
 // on the command line (-o). Defaults of the variables: allennlp_metaner/settings.py.
-local number(name, default) =
-  local value = std.extVar(name);
-  if value == '' then default else std.parseInt(value);
+local number(value, default) = if value == '' then default else std.parseInt(value);
 
 {
   encoder: std.extVar('METANER_ENCODER'),
@@ -13,9 +11,9 @@ local number(name, default) =
   target: std.extVar('METANER_TARGET'),
   pseudo_labels: std.extVar('METANER_PSEUDO_LABELS'),
   // These differ from config to config where they are not set.
-  updates(default=3000):: number('METANER_UPDATES', default),
-  updates_per_validation(default=300):: number('METANER_UPDATES_PER_VALIDATION', default),
-  epochs(default):: number('METANER_EPOCHS', default),
+  updates(default=3000):: number(std.extVar('METANER_UPDATES'), default),
+  updates_per_validation(default=300):: number(std.extVar('METANER_UPDATES_PER_VALIDATION'), default),
+  epochs(default):: number(std.extVar('METANER_EPOCHS'), default),
   batch_size: std.parseInt(std.extVar('METANER_BATCH_SIZE')),
   neighbors: std.parseInt(std.extVar('METANER_NEIGHBORS')),
   seed: std.parseInt(std.extVar('METANER_SEED')),
