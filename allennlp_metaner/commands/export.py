@@ -11,6 +11,7 @@ from allennlp.common.checks import ConfigurationError
 from allennlp.models.archival import CONFIG_NAME, Archive
 
 from allennlp_metaner.commands.loading import load_checked, local_path
+from allennlp_metaner.commands.quiet import quiet
 from allennlp_metaner.exporting.conversion import check_target, export
 
 METRICS_NAME = "metrics.json"
@@ -81,6 +82,7 @@ def training_metrics(archive: Archive, path: Path) -> dict[str, Any]:
     return found
 
 
+@quiet()
 def _run(arguments: argparse.Namespace) -> None:
     # Before the archive is loaded, which takes a while.
     check_target(arguments.folder, arguments.onnx)
