@@ -14,13 +14,13 @@ from tqdm import tqdm
 
 from allennlp_metaner.atomic import write_whole
 from allennlp_metaner.commands.quiet import quiet
+from allennlp_metaner.data.sentences import SENTENCE_MODES
 from allennlp_metaner.tagging import inputs, outputs, rendering
 from allennlp_metaner.tagging.documents import Source
 from allennlp_metaner.tagging.exported_tagger import RUNTIMES
 from allennlp_metaner.tagging.name_tagger import NameTagger
 from allennlp_metaner.tagging.progress_file import ProgressFile
 from allennlp_metaner.tagging.results import Document
-from allennlp_metaner.tagging.sentences import SENTENCE_MODES
 
 # More of them would hide the result. The output has them all.
 ERRORS_SHOWN = 10

@@ -13,6 +13,7 @@ from allennlp_metaner.data.character_spans import MISALIGNED, CharacterSpan, fro
 from allennlp_metaner.data.lines import read_lines
 from allennlp_metaner.data.raw_text import tokenize
 from allennlp_metaner.data.sentence_reader import Labelled, SentenceReader, naming
+from allennlp_metaner.data.sentences import SENTENCE_MODES, split_sentences
 
 TOKEN_FIELDS = ("tokens", "words")
 TAG_FIELDS = ("ner_tags", "tags")
@@ -21,6 +22,7 @@ START_FIELDS, END_FIELDS = ("start", "start_offset"), ("end", "end_offset")
 ANNOTATION_FIELDS = ("annotations", "completions")
 
 Fields = dict[str, Any]
+WordsAndTags = tuple[list[str], Optional[list[str]]]
 
 
 @DatasetReader.register("ner_json_lines")
@@ -55,6 +57,11 @@ class JsonLinesReader(SentenceReader):
     misaligned : `str`, optional (default = `"refuse"`)
         What happens to a span that begins or ends inside of a word: "refuse" raises an error that names its
         place, "snap" gives it the whole word.
+    sentences : `str`, optional (default = `"whole"`)
+        What texts with spans are: "whole": a sentence each; "split", "lines": documents, which are cut as
+        [`split_sentences`](./sentences.md#split_sentences) does it, but never inside of an entity.
+    language : `str`, optional (default = `"xx"`)
+        That of the texts, for "split".
     encoding : `str`, optional (default = `"utf-8"`)
     max_instances : `int`, optional (default = `None`)
 
@@ -72,6 +79,8 @@ class JsonLinesReader(SentenceReader):
         scheme: str = "BIO",
         label_map: Optional[dict[str, str]] = None,
         misaligned: str = "refuse",
+        sentences: str = "whole",
+        language: str = "xx",
         encoding: str = "utf-8",
         max_instances: Optional[int] = None,
     ) -> None:
@@ -79,33 +88,52 @@ class JsonLinesReader(SentenceReader):
         if misaligned not in MISALIGNED:
             raise ConfigurationError(f"misaligned={misaligned!r} is not one of {', '.join(MISALIGNED)}")
         self._tag_names = tag_names
+        if sentences not in SENTENCE_MODES:
+            raise ConfigurationError(f"sentences={sentences!r} is not one of {', '.join(SENTENCE_MODES)}")
         self._misaligned = misaligned
+        self._mode = sentences
+        self._language = language
 
     def _sentences(self, file_path: PathOrStr) -> Iterator[Labelled]:
         for place, content in json_items(read_lines(file_path, self._encoding), file_path):
             with naming(place):
-                fields = json.loads(content) if isinstance(content, str) else content
-                words, tags = self._sentence(fields)
-            yield Labelled(place, words, tags)
+                found = self._labelled(json.loads(content) if isinstance(content, str) else content)
+            for words, tags in found:
+                yield Labelled(place, words, tags)
 
-    def _sentence(self, fields: Any) -> tuple[list[str], Optional[list[str]]]:
+    def _labelled(self, fields: Any) -> list[WordsAndTags]:
         known = fields if isinstance(fields, dict) else {}
         words, tags = _first(known, TOKEN_FIELDS), _first(known, TAG_FIELDS)
         is_words = isinstance(words, list) and all(isinstance(word, str) and word.strip() for word in words)
         # What `metaner-label` made of words has these, and a text with spans.
         if is_words and (tags is not None or _first(known, SPAN_FIELDS) is None):
-            return words, None if tags is None else self._bio(self._names(tags))
-        text, spans = _text_and_spans(fields)
-        tokens = tokenize(text)
-        words = [word for word, _, _ in tokens]
+            return [(words, None if tags is None else self._bio(self._names(tags)))]
+        return self._of_text(*_text_and_spans(fields))
+
+    def _of_text(self, text: str, spans: Optional[list[Any]]) -> list[WordsAndTags]:
+        places = split_sentences(text, self._language, self._mode)
+        sentences = [
+            [(word, start + first, start + last) for word, first, last in tokenize(text[start:end])]
+            for start, end in places
+        ]
+        words = [[word for word, _, _ in sentence] for sentence in sentences]
         if spans is None:
-            return words, None
-        offsets = [(start, end) for _, start, end in tokens]
+            return [(sentence, None) for sentence in words] or [([], None)]
         found = [_character_span(span, text) for span in spans]
         # Spans have labels, not tags, so no scheme.
         mapped = [span._replace(label=self._label_map.get(span.label, span.label)) for span in found]
         kept = [span for span in mapped if span.label not in (None, "O")]
-        return words, tags_of_spans(text, offsets, kept, self._misaligned)
+        offsets = [(start, end) for sentence in sentences for _, start, end in sentence]
+        tags = iter(tags_of_spans(text, offsets, kept, self._misaligned))
+        joined: list[WordsAndTags] = []
+        for sentence in words:
+            own = [next(tags) for _ in sentence]
+            if joined and own[:1] and own[0].startswith("I-"):
+                # An entity goes on: what looked like the end of the sentence was none.
+                before, tags_before = joined.pop()
+                sentence, own = before + sentence, (tags_before or []) + own
+            joined.append((sentence, own))
+        return joined or [([], [])]
 
     def _names(self, tags: list[Any]) -> list[str]:
         names = []

@@ -3,8 +3,10 @@
 import csv
 import io
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -179,7 +181,21 @@ def test_html(command: Command, folder: Path, tmp_path: Path) -> None:
     command("metaner-label", "model", folder, "-o", output)
     page = output.read_text("utf-8")
     assert page.count("<mark") == 5 and page.count("<h2>") == 6
+    # Back again: what is marked, and the texts.
+    marked = re.findall(r"<mark[^>]*>\s*(.*?)\s*<span[^>]*>(\w+) [\d.]+</span>\s*</mark>", page, re.DOTALL)
+    assert [unescape(text) for text, _ in marked] == NAMES
+    command("metaner-label", "model", folder, "-o", tmp_path / "names.jsonl")
+    entities = [entity for line in lines(tmp_path / "names.jsonl") for entity in line["entities"]]  # type: ignore[attr-defined]
+    assert [label for _, label in marked] == [entity["label"] for entity in entities]
     assert "&lt;b&gt;" in page and "<b>" not in page and "http" not in page and "<script" not in page
+
+
+def test_text_can_be_read_again(command: Command, folder: Path, tmp_path: Path) -> None:
+    command("metaner-label", "model", folder, "-o", tmp_path / "names.txt")
+    content = (tmp_path / "names.txt").read_bytes().decode()
+    assert re.findall(r"\[([^]]+) (?:PER|LOC)\]", content) == NAMES
+    texts = re.sub(r"\[([^]]+) (?:PER|LOC)\]", r"\1", content)
+    assert texts.startswith((folder / "a.txt").read_bytes().decode())
 
 
 def test_screen(command: Command, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -114,6 +114,24 @@ def test_places_in_utf_16(tmp_path: Path) -> None:
         read(tmp_path, {"text": text, "label": [{**span, "text": "Eva"}]})
 
 
+def test_documents_are_cut_into_sentences(tmp_path: Path) -> None:
+    text = "Ana left. So did St.\n\nPaul of Faro. Rain."
+    spans = [[0, 3, "PER"], [17, 26, "PER"], [30, 34, "LOC"]]
+    line = {"text": text, "label": spans}
+    assert read(tmp_path, line, sentences="split") == [
+        (["Ana", "left", "."], ["B-PER", "O", "O"]),
+        # The blank line inside of a name ends no sentence.
+        (
+            ["So", "did", "St", ".", "Paul", "of", "Faro", "."],
+            ["O", "O", "B-PER", "I-PER", "I-PER", "O", "B-LOC", "O"],
+        ),
+        (["Rain", "."], ["O", "O"]),
+    ]
+    ((words, tags),) = read(tmp_path, line)
+    assert [word for word, tag in zip(words, tags or [], strict=True) if tag == "B-LOC"] == ["Faro"]
+    assert len(read(tmp_path, {"data": {"text": text}}, sentences="lines")) == 2
+
+
 def test_dropped_types_may_overlap(tmp_path: Path) -> None:
     label = [[1, 12, "PER"], [7, 12, "surname"], [19, 27, "LOC"]]
     assert read(tmp_path, {"text": TEXT, "label": label}, label_map={"surname": "O"}) == [(WORDS, TAGS)]
@@ -156,7 +174,7 @@ def test_bad_lines(tmp_path: Path, line: Any, message: str) -> None:
         read(tmp_path, {"tokens": ["a"]}, line)
 
 
-@pytest.mark.parametrize("arguments", [{"scheme": "X"}, {"misaligned": "drop"}])
+@pytest.mark.parametrize("arguments", [{"scheme": "X"}, {"misaligned": "drop"}, {"sentences": "cut"}])
 def test_bad_arguments(tmp_path: Path, arguments: dict[str, str]) -> None:
     with pytest.raises(ConfigurationError, match="is not one of"):
         read(tmp_path, {"tokens": ["a"]}, **arguments)

@@ -5,7 +5,7 @@ from allennlp.common.checks import ConfigurationError
 from hypothesis import given, settings
 
 from allennlp_metaner.tagging.documents import Source, cut, of_sentences, source
-from tests.tagging.test_sentences import TEXT
+from tests.data.test_sentences import TEXT
 
 
 @settings(max_examples=200, deadline=None)

@@ -12,8 +12,8 @@ from allennlp_metaner.data.raw_text import without_surrogates
 from allennlp_metaner.data.sentence import words_and_tags
 from allennlp_metaner.tagging.engine import Engine
 from allennlp_metaner.tagging.name_tagger import NameTagger
+from tests.data.test_sentences import TEXT
 from tests.tagging.conftest import CapitalsBackend
-from tests.tagging.test_sentences import TEXT
 
 # The blanks, the emoji and the direction mark are what a place in characters may go wrong at.
 TEXT_WITH_NAMES = "  🙂 then Anna  Novak\tmet\u200f Élise.\r\n\r\nthe City <b>&amp; \u00a0Peter"
