@@ -20,7 +20,7 @@ others that are long outdated, and pip cannot override that. README.md, section 
              pip install --no-deps allennlp==2.10.1 allennlp-models==2.10.1
              pip install --no-deps -e .
 
-To build a wheel: uv build --wheel
+To build a wheel: uv build --wheel, or PIP_NO_DEPS=1 pip wheel .
 """
 
 
@@ -29,8 +29,10 @@ def refuse_plain_pip() -> None:
     Ends with a hint before pip tries to resolve what it cannot, and downloads half a gigabyte for that.
     Whoever follows the hint has AllenNLP installed already.
     """
+    if "PIP_BUILD_TRACKER" not in os.environ or os.environ.get("PIP_NO_DEPS"):
+        return
     folders = [sysconfig.get_path("purelib"), site.getusersitepackages()]
-    if "PIP_BUILD_TRACKER" in os.environ and not any(Path(folder, "allennlp").is_dir() for folder in folders):
+    if not any(Path(folder, "allennlp").is_dir() for folder in folders):
         sys.exit(PLAIN_PIP)
 
 

@@ -64,11 +64,11 @@ def test_plain_pip_is_told_how_to_install(tmp_path: Path) -> None:
         "exec(compile(open('setup.py').read(), 'setup.py', 'exec'))"
     )
 
-    def run() -> "subprocess.CompletedProcess[str]":
+    def run(**variables: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             [sys.executable, "-c", code, str(tmp_path)],
             cwd=ROOT,
-            env={**os.environ, "PIP_BUILD_TRACKER": str(tmp_path)},
+            env={**os.environ, "PIP_BUILD_TRACKER": str(tmp_path), **variables},
             capture_output=True,
             text=True,
         )
@@ -76,6 +76,7 @@ def test_plain_pip_is_told_how_to_install(tmp_path: Path) -> None:
     refused = run()
     assert refused.returncode != 0
     assert "README.md" in refused.stderr and "requirements/pip.txt" in refused.stderr
+    assert run(PIP_NO_DEPS="1").stdout.strip() == "allennlp-metaner"
     # After AllenNLP was installed without its requirements, as README.md says, it goes on.
     (tmp_path / "allennlp").mkdir()
     assert run().stdout.strip() == "allennlp-metaner"
