@@ -122,8 +122,8 @@ def test_documents_are_cut_into_sentences(tmp_path: Path) -> None:
         (["Ana", "left", "."], ["B-PER", "O", "O"]),
         # The blank line inside of a name ends no sentence.
         (
-            ["So", "did", "St", ".", "Paul", "of", "Faro", "."],
-            ["O", "O", "B-PER", "I-PER", "I-PER", "O", "B-LOC", "O"],
+            ["So", "did", "St.", "Paul", "of", "Faro", "."],
+            ["O", "O", "B-PER", "I-PER", "O", "B-LOC", "O"],
         ),
         (["Rain", "."], ["O", "O"]),
     ]
