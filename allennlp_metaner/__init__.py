@@ -27,16 +27,16 @@ from allennlp_metaner.data import (
     word_transformer_indexer,
 )
 from allennlp_metaner.evaluation import adapting_evaluator, sentence_serializer
-from allennlp_metaner.meta import maml, meta_gradient, query_only, reptile
+from allennlp_metaner.meta import maml, second_order_maml
 from allennlp_metaner.models import max_loss_tagger, word_transformer_embedder
-from allennlp_metaner.nn import span_f1
+from allennlp_metaner.nn import bert_adam, span_f1
 from allennlp_metaner.predictors import adapting_predictor
 from allennlp_metaner.retrieval import sentence_encoder, similarity_index
 from allennlp_metaner.settings import set_defaults, set_matmul_precision
 from allennlp_metaner.tagging.name_tagger import NameTagger
 from allennlp_metaner.tagging.results import Document, Entity, Neighbor, Sentence
 from allennlp_metaner.tasks import pseudo_task_reader
-from allennlp_metaner.training import atomic_checkpointer, bert_adam, fused_adam, meta_trainer
+from allennlp_metaner.training import atomic_checkpointer, fused_adam, meta_trainer
 from allennlp_metaner.unlabelled import reader as pseudo_label_reader
 
 __all__ = [
@@ -63,15 +63,13 @@ __all__ = [
     "label",
     "maml",
     "max_loss_tagger",
-    "meta_gradient",
     "meta_trainer",
     "neighbors",
     "pseudo_label",
     "pseudo_label_reader",
     "pseudo_task_reader",
-    "query_only",
     "report",
-    "reptile",
+    "second_order_maml",
     "sentence_encoder",
     "sentence_serializer",
     "serve",

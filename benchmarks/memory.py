@@ -93,8 +93,8 @@ def bert_base_memory() -> dict[str, Any]:
     from random_models import random_tagger, random_tasks
 
     from allennlp_metaner.meta.inner_loop import InnerLoop
-    from allennlp_metaner.meta.meta_gradient import FirstOrderMaml
-    from allennlp_metaner.meta.parameters import trainable_parameters
+    from allennlp_metaner.meta.maml import FirstOrderMaml
+    from allennlp_metaner.nn.parameters import trainable_parameters
 
     model = random_tagger(hidden=768, layers=12, vocabulary=119_547)
     parameters = trainable_parameters(model)
@@ -102,7 +102,7 @@ def bert_base_memory() -> dict[str, Any]:
     tiny, real = random_tasks(8, length=3), random_tasks(32, length=19)
     # One watch for all: what the allocator keeps of an update counts for the next one.
     with peak() as grown:
-        one_by_one = FirstOrderMaml(InnerLoop(chunk_size=1))
+        one_by_one = FirstOrderMaml(InnerLoop(microbatch_size=1))
         for seed in range(2):
             one_by_one(model, parameters, tiny, seed=seed)
         without_activations = grown() / size

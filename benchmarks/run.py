@@ -36,10 +36,10 @@ from transformers import AutoModel, AutoTokenizer
 from allennlp_metaner.data.sentence import words_and_tags
 from allennlp_metaner.data.word_transformer_indexer import WordTransformerIndexer
 from allennlp_metaner.meta.inner_loop import InnerLoop
-from allennlp_metaner.meta.meta_gradient import FirstOrderMaml
-from allennlp_metaner.meta.parameters import trainable_parameters
+from allennlp_metaner.meta.maml import FirstOrderMaml
 from allennlp_metaner.meta.test_time_adaptation import TestTimeAdaptation
 from allennlp_metaner.nn.linear import linear
+from allennlp_metaner.nn.parameters import trainable_parameters
 from allennlp_metaner.retrieval.sentence_encoder import TransformerSentenceEncoder
 from allennlp_metaner.retrieval.similarity_index import ExactIndex
 
@@ -165,20 +165,6 @@ def learning(load: workload.Workload, quick: bool) -> Iterator[dict[str, Any]]:
     adapted = len(tasks) / min(own)
     peaks.append(gemm_peak())
     yield row("adaptation", "sentences/s", len(tasks) / median(own), few / median(theirs), goal="6x, aim 12x")
-    half = TestTimeAdaptation(InnerLoop(Lazy(AdamOptimizer, lr=1e-5), num_steps=1, dtype="bfloat16"))
-    halved, theirs_again = take_turns(
-        rounds,
-        lambda: half.predict(load.model, tasks),
-        lambda: adapt_and_label(load.published_model, published),
-    )
-    yield row(
-        "adaptation",
-        "sentences/s",
-        len(tasks) / halved,
-        few / theirs_again,
-        goal="9x, aim 20x",
-        dtype="bfloat16",
-    )
 
     config = load.published_model.encoder.config
     support, query = load.num_tokens["support"], load.num_tokens["query"]

@@ -21,8 +21,8 @@ import numpy as np
 from random_models import random_tagger, random_tasks
 from run import DIM, unit_vectors
 
-from allennlp_metaner.meta.meta_gradient import FirstOrderMaml
-from allennlp_metaner.meta.parameters import trainable_parameters
+from allennlp_metaner.meta.maml import FirstOrderMaml
+from allennlp_metaner.nn.parameters import trainable_parameters
 from allennlp_metaner.retrieval.similarity_index import ExactIndex
 
 HERE = Path(__file__).resolve().parent

@@ -22,7 +22,7 @@ from allennlp.training.optimizers import Optimizer
 
 from allennlp_metaner import settings
 from allennlp_metaner.evaluation.adapting_evaluator import AdaptingEvaluator
-from allennlp_metaner.meta.inner_update import inner_update
+from allennlp_metaner.meta.inner_optimizers import inner_optimizer
 from allennlp_metaner.meta.test_time_adaptation import adapts
 
 CONFIGS = Path(__file__).parents[1] / "training_configs"
@@ -357,7 +357,7 @@ def first_step(optimizer: dict[str, Any], gradient: torch.Tensor) -> torch.Tenso
     """What the inner loop's update with this optimiser adds to a weight of 0."""
     parameters = [("weight", torch.nn.Parameter(torch.zeros_like(gradient)))]
     made = Optimizer.from_params(Params(optimizer), model_parameters=parameters)
-    return inner_update(made, parameters)(0, parameters[0][1].detach(), gradient.clone)
+    return inner_optimizer(made, parameters)(0, parameters[0][1].detach(), gradient.clone)
 
 
 @pytest.mark.parametrize("lr", [1e-5, 3e-5])

@@ -15,9 +15,9 @@ from allennlp.models import Model
 from safetensors.torch import save_file
 from transformers import BertConfig, BertTokenizerFast
 
-from allennlp_metaner.meta.inner_loop import Adapted
-from allennlp_metaner.meta.meta_gradient import MetaGradient
-from allennlp_metaner.meta.parameters import trainable_parameters
+from allennlp_metaner.meta.fast_weights import AdaptedTasks
+from allennlp_metaner.meta.maml import MetaGradient
+from allennlp_metaner.nn.parameters import trainable_parameters
 
 ROOT = Path(__file__).parents[1]
 CASE = json.loads((ROOT / "test_fixtures/official/parity.json").read_text("utf-8"))
@@ -133,11 +133,11 @@ def test_losses(official: SimpleNamespace, number: int) -> None:
 def test_parameters_after_two_inner_steps(official: SimpleNamespace) -> None:
     model, parameters = official.model, trainable_parameters(official.model)
 
-    def copies(adapted: Adapted) -> dict[str, torch.Tensor]:
-        return {name: adapted.values(0, n).clone() for n, (name, _) in enumerate(parameters)}
+    def copies(adapted: AdaptedTasks) -> dict[str, torch.Tensor]:
+        return {name: adapted.weights.of_task(0, n).clone() for n, (name, _) in enumerate(parameters)}
 
-    ((_, found),) = official.meta_gradient._inner_loop.map(
-        copies, model, parameters, [official.tasks[0]["support"]]
+    ((_, found),) = official.meta_gradient._inner_loop.adapt_and_differentiate(
+        copies, model, parameters, [official.tasks[0]["support"]], [official.tasks[0]["query"]], seed=0
     )
     assert difference(model, found, "inner2_task0/") < TOLERANCE
     # The steps are large enough for this test to see a missing one.

@@ -22,9 +22,9 @@ from allennlp_metaner.commands.labelling import SENTENCES_PER_BATCH
 from allennlp_metaner.commands.loading import load_checked, task_reader
 from allennlp_metaner.commands.quiet import quiet
 from allennlp_metaner.data.sentence import words_and_tags
-from allennlp_metaner.meta.parameters import preserved, trainable_parameters
 from allennlp_metaner.meta.test_time_adaptation import TestTimeAdaptation, adaptation_of
 from allennlp_metaner.nn.joined import first_sentences
+from allennlp_metaner.nn.parameters import preserved, trainable_parameters
 from allennlp_metaner.predictors.adapting_predictor import AdaptingPredictor
 from allennlp_metaner.tasks.pseudo_task_reader import PseudoTaskReader
 

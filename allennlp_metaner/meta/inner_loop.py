@@ -1,6 +1,6 @@
-"""The inner update: a few optimiser steps on a support set."""
+"""The inner loop: a few optimiser steps on a support set."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from queue import SimpleQueue
 from typing import Optional, TypeVar
 
@@ -9,34 +9,19 @@ from allennlp.common import FromParams, Lazy
 from allennlp.common.checks import ConfigurationError
 from allennlp.training.optimizers import AdamOptimizer, Optimizer
 
-from allennlp_metaner.concurrency import exclusive
-from allennlp_metaner.meta.adapted import Adapted, used
-from allennlp_metaner.meta.chunks import chunks_of
-from allennlp_metaner.meta.inner_update import inner_update
-from allennlp_metaner.meta.memory import give_back_free_memory, no_garbage_collection
-from allennlp_metaner.meta.parameters import NamedParameters, selected
-from allennlp_metaner.meta.passes import BATCHINGS, Batch, Learner, SupportPasses, batches_of_steps
-from allennlp_metaner.meta.recording import Recording
-from allennlp_metaner.meta.replacing import NotSeparableError, halves_of
-from allennlp_metaner.meta.seeds import derived_seed
-from allennlp_metaner.meta.stepping import Stepped, Stepper
-from allennlp_metaner.meta.workers import Workers
+from allennlp_metaner.concurrency import Workers, exclusive
+from allennlp_metaner.meta.fast_weights import Batch, Learner, WorkerState
+from allennlp_metaner.meta.inner_optimizers import inner_optimizer
+from allennlp_metaner.meta.scheduling import Evaluate, MicrobatchRun, limits_of, microbatches_of
+from allennlp_metaner.nn.joined import sentences
+from allennlp_metaner.nn.memory import give_back_free_memory, no_garbage_collection
+from allennlp_metaner.nn.parameters import NamedParameters, selected
+from allennlp_metaner.nn.randomness import derived_seed
 
 R = TypeVar("R")
 
-MAX_WORKERS = 3
-"""Each needs memory for a copy of the trainable parameters."""
-
-LARGE = 2**27
-"""Of models whose trainable parameters have more bytes, at most two chunks are worked on at the same time,
-each task by task. The gradients of the first step are computed again in the second, and memory is given back
-to the system, instead of being kept."""
-
-GROUP_BYTES = 2**29
-"""For the adapted parameters of a group of tasks, if the model is not large."""
-
-DTYPES = ("float32", "bfloat16")
-"""Of matrix products."""
+BATCHINGS = ("together", "one_by_one")
+"""Of the sentences of a support set, in steps."""
 
 
 class InnerLoop(FromParams):
@@ -44,9 +29,11 @@ class InnerLoop(FromParams):
     Gradient steps on the support set (Eq. 7-8 in meta-training, Eq. 17 in adaptation), with an optimiser
     whose state is fresh for every task.
 
-    The model's own parameters are never changed. All tasks start at them, so the support sets of a chunk of
-    tasks go through the first step together, see [`record`](./recording.md#record). The sentences of one task
-    are too few to keep several CPU cores busy, so chunks are worked on at the same time, one a core.
+    The model's own parameters are never changed. All tasks start at them, so the support sets of a microbatch
+    of tasks go through the first step together, in one pass that gives
+    [`per_task_gradients`](./functional.md#per_task_gradients). The sentences of one task are too few to keep
+    several CPU cores busy, so several microbatches are worked on at the same time, each by a worker. Random
+    numbers belong to the task: results do not depend on workers and microbatches, but for rounding.
 
     # Parameters
 
@@ -54,19 +41,16 @@ class InnerLoop(FromParams):
         Any registered AllenNLP optimiser. Adam, AdamW, BertAdam and plain SGD are fastest.
     num_steps : `int`, optional (default = `2`)
         The number of steps, at least 1; with `batching` = "one_by_one", on each sentence.
-    chunk_size : `int`, optional (default = `384`)
-        How many subwords go through the first step together. Activations take memory in proportion; the
-        result does not depend on it, but for rounding and the random numbers of dropout.
+    microbatch_size : `int`, optional (default = `None`)
+        How many subwords go through the first step together. Activations take memory in proportion. `None`:
+        what cores and memory allow, see [`limits_of`](./scheduling.md#limits_of); on CPUs at most 384.
     group_size : `int`, optional (default = `None`)
-        How many tasks of a chunk go through later steps and the query together. Each needs memory for two
-        copies of the trainable parameters, its values and its first gradients. `None`: as many as have values
-        of 512 MiB; of large models, one, whose first gradients are computed twice instead.
+        How many tasks of a microbatch go through later steps and the query together. Each needs memory for
+        two copies of the trainable parameters, its fast weights and its first gradients. `None`: as many as a
+        quarter of the memory, shared out to the workers, has room for.
     num_workers : `int`, optional (default = `None`)
-        How many chunks are worked on at the same time. Each needs memory for a group of tasks. `None`: as
-        many as PyTorch has threads, at most 3, or 2 for large models; on a GPU, 1.
-    dtype : `str`, optional (default = `"float32"`)
-        "bfloat16" takes the matrix products of an adaptation by a single step in that precision, with
-        the step itself kept apart from the weights, in which it would be lost. For Adam, AdamW and SGD.
+        How many microbatches are worked on at the same time. Each needs memory for a group of tasks.
+        `None`: as many as PyTorch has threads, if memory allows; on a GPU, 1.
     batching : `str`, optional (default = `"together"`)
         "together" takes each step on all sentences of the support set, "one_by_one" on one after the other,
         the nearest first, and begins again with it `num_steps` times. Adam's state lasts through all steps.
@@ -84,125 +68,114 @@ class InnerLoop(FromParams):
         self,
         optimizer: Lazy[Optimizer] = Lazy(AdamOptimizer, lr=3e-5),
         num_steps: int = 2,
-        chunk_size: int = 384,
+        microbatch_size: Optional[int] = None,
         group_size: Optional[int] = None,
         num_workers: Optional[int] = None,
-        dtype: str = "float32",
         batching: str = "together",
         parameters: Optional[list[str]] = None,
     ) -> None:
         for name, value in (
             ("num_steps", num_steps),
-            ("chunk_size", chunk_size),
+            ("microbatch_size", microbatch_size),
             ("group_size", group_size),
             ("num_workers", num_workers),
         ):
             if value is not None and value < 1:
                 raise ConfigurationError(f"{name}={value} of the inner loop must be at least 1")
-        for name, choice, choices in (("dtype", dtype, DTYPES), ("batching", batching, BATCHINGS)):
-            if choice not in choices:
-                raise ConfigurationError(
-                    f"{name}={choice!r} of the inner loop must be one of {', '.join(choices)}"
-                )
-        self._dtype = dtype
+        if batching not in BATCHINGS:
+            raise ConfigurationError(
+                f"batching={batching!r} of the inner loop must be one of {', '.join(BATCHINGS)}"
+            )
         self._batching = batching
         self._regexes = parameters
         self.adapts_all = parameters is None
         self._optimizer = optimizer
         self.num_steps = num_steps
-        self._chunk_size = chunk_size
-        self._group_size = group_size
-        self._num_workers = num_workers
+        self._sizes = (num_workers, group_size, microbatch_size)
         self._made_for: list[torch.nn.Parameter] = []
-        self._steppers: list[Stepper] = []
+        self._states: list[WorkerState] = []
         self._workers = Workers()
 
-    @exclusive()
-    def map(
+    def adapt_and_predict(
         self,
-        use: Callable[[Adapted], R],
+        predict: Evaluate[R],
         model: Learner,
         parameters: NamedParameters,
         supports: Sequence[Batch],
-        queries: Optional[Sequence[Batch]] = None,
-        together: bool = True,
+        queries: Sequence[Batch],
         max_loss_weight: float | None = None,
-        learning_rate_scale: float = 1.0,
-        seed: int = 0,
     ) -> list[tuple[list[int], R]]:
         """
-        Adapt the parameters to each support set, and do something with them.
+        Adapt the parameters to each support set, and predict with them. If the inner loop is a single step,
+        all tasks of a microbatch are predicted in one pass without gradients, and the fast weights of a layer
+        exist only while they are needed.
 
         # Parameters
 
-        use : `Callable[[Adapted], R]`
-            What is done with the adapted parameters, possibly at the same time in several threads. If it
-            raises `NotSeparableError` for several tasks, it is called again for each alone.
+        predict : `Callable[[AdaptedTasks], R]`
+            Gets the queries as they are, see [`Evaluate`](./scheduling.md#evaluate).
         model : `Learner`
         parameters : `NamedParameters`
             The trainable parameters of the model.
         supports : `Sequence[Batch]`
             The batches of support sentences, one a task.
-        queries : `Sequence[Batch]`, optional (default = `None`)
-            What `use` will run at the adapted parameters.
-        together : `bool`, optional (default = `True`)
-            If true, if there are queries, and if the inner loop is a single step, `use` gets many tasks with
-            queries of like length at once, for one forward pass; a layer's adapted values then exist only
-            while they are needed. Otherwise it gets the tasks of a group, whose values are all in memory.
+        queries : `Sequence[Batch]`
+            What is predicted, one a task.
         max_loss_weight : `float`, optional (default = `None`)
             lambda of Eq. 13; `None` means the model's own.
-        learning_rate_scale : `float`, optional (default = `1.0`)
-            A factor on the optimiser's learning rate, for warm-up and decay.
-        seed : `int`, optional (default = `0`)
-            Random numbers depend on it, and on how the tasks fall into chunks.
 
         # Returns
 
         `list[tuple[list[int], R]]`
-            The numbers of the tasks and what `use` returned, for each of its calls, in a fixed order.
+            The indices of the tasks and what `predict` returned, for each of its calls, in a fixed order.
         """
-        assert isinstance(model, torch.nn.Module)
-        parameters = self.selected(parameters)
-        steps = [self.batches_of_steps(support) for support in supports]
-        at_once = queries is not None and together and all(len(batches) == 1 for batches in steps)
-        halves = None
-        if self._dtype == "bfloat16":
-            if not at_once:
-                raise ConfigurationError(
-                    "dtype = 'bfloat16' of the inner loop is for adaptation by a single step: in "
-                    "meta-training, and after the first step, weights of that precision would lose the steps"
-                )
-            halves = halves_of(model)
-        chunks = chunks_of(supports, queries or supports, self._chunk_size)
-        at_a_time = max(1, min(self._most_at_a_time(parameters), len(chunks)))
-        self._prepare(parameters, at_a_time)
-        idle: SimpleQueue[Stepper] = SimpleQueue()
-        for stepper in self._steppers:
-            idle.put(stepper)
+        return self._map(predict, model, parameters, supports, queries, max_loss_weight=max_loss_weight)
 
-        def work(chunk: list[int], own_seed: int) -> list[tuple[list[int], R]]:
-            stepper = idle.get()
-            try:
-                passes = SupportPasses(model, parameters, steps, max_loss_weight, halves)
-                passes.generator.manual_seed(own_seed)
-                stepper.update.begin(learning_rate_scale)
-                if queries and at_once:
-                    found = self._at_once(stepper, passes, chunk, queries)
-                else:
-                    found = self._in_groups(stepper, passes, chunk, None if together else queries)
-                return [result for adapted in found for result in used(use, adapted)]
-            finally:
-                idle.put(stepper)
+    def adapt_and_differentiate(
+        self,
+        differentiate: Evaluate[R],
+        model: Learner,
+        parameters: NamedParameters,
+        supports: Sequence[Batch],
+        queries: Sequence[Batch],
+        seed: int,
+        learning_rate_scale: float = 1.0,
+        first_index: int = 0,
+    ) -> list[tuple[list[int], R]]:
+        """
+        Adapt the parameters to each support set, and compute with the fast weights of a group of tasks, which
+        are all in memory.
 
-        seeds = [derived_seed(seed, chunk[0]) for chunk in chunks]
-        # Such as that of the last gradient, which the workers' threads have no use for.
-        self._give_back_memory(parameters)
-        try:
-            with no_garbage_collection():
-                results = self._workers.map(work, chunks, seeds, model, at_a_time)
-        finally:
-            self._give_back_memory(parameters)
-        return [result for of_chunk in results for result in of_chunk]
+        # Parameters
+
+        differentiate : `Callable[[AdaptedTasks], R]`
+            Gets queries with the hidden states of frozen layers, see
+            [`Evaluate`](./scheduling.md#evaluate).
+        model, parameters, supports, queries :
+            See [`adapt_and_predict`](#adapt_and_predict).
+        seed : `int`
+            All random numbers (dropout) of a task depend on this and its index.
+        learning_rate_scale : `float`, optional (default = `1.0`)
+            A factor on the optimiser's learning rate, for warm-up and decay.
+        first_index : `int`, optional (default = `0`)
+            The index of the first task, for the random numbers.
+
+        # Returns
+
+        `list[tuple[list[int], R]]`
+            The indices of the tasks (from 0) and what `differentiate` returned, for each of its calls, in a
+            fixed order.
+        """
+        return self._map(
+            differentiate,
+            model,
+            parameters,
+            supports,
+            queries,
+            predicts=False,
+            seeds=[derived_seed(seed, first_index + task) for task in range(len(supports))],
+            learning_rate_scale=learning_rate_scale,
+        )
 
     def selected(self, parameters: NamedParameters) -> NamedParameters:
         """Those of the trainable parameters that adapt; a `ConfigurationError`, if there are none."""
@@ -210,89 +183,79 @@ class InnerLoop(FromParams):
 
     def batches_of_steps(self, support: Batch) -> list[Batch]:
         """The sentences of a support set that each step is taken on, step by step."""
-        return batches_of_steps(support, self.num_steps, self._batching)
+        return (sentences(support) if self._batching == "one_by_one" else [support]) * self.num_steps
 
     def make_optimizer(self, parameters: NamedParameters) -> Optimizer:
         """A new optimiser for these parameters."""
         return self._optimizer.construct(model_parameters=parameters)
 
-    def _in_groups(
-        self, stepper: Stepper, passes: SupportPasses, chunk: list[int], queries: Optional[Sequence[Batch]]
-    ) -> Iterator[Adapted]:
-        most = self._most_in_a_group(passes.parameters)
-        for tasks, recording in passes.first(chunk):
-            for first, group in passes.groups(tasks, most):
-                try:
-                    found: Iterable[Adapted] = [
-                        self._after_all_steps(stepper, passes, recording, first, group, queries)
-                    ]
-                except NotSeparableError:
-                    # One after the other, when they are asked for: they share the memory of the first.
-                    found = (
-                        self._after_all_steps(stepper, passes, recording, first + n, [task], queries)
-                        for n, task in enumerate(group)
-                    )
-                yield from found
-
-    def _after_all_steps(
+    @exclusive()
+    def _map(
         self,
-        stepper: Stepper,
-        passes: SupportPasses,
-        recording: Recording,
-        first: int,
-        group: list[int],
-        queries: Optional[Sequence[Batch]],
-    ) -> Adapted:
-        again, prepared = passes.prepared(group, queries)
-        values = stepper.step(recording, first, len(group), None, last=not again)
-        for number, supports in enumerate(again, start=1):
-            own = passes.record(supports, values)
-            values = stepper.step(own, 0, len(group), values, last=number == len(again))
-        return Adapted(group, values, passes.parameters, passes.generator, prepared)
+        evaluate: Evaluate[R],
+        model: Learner,
+        parameters: NamedParameters,
+        supports: Sequence[Batch],
+        queries: Sequence[Batch],
+        predicts: bool = True,
+        seeds: Optional[Sequence[int]] = None,
+        learning_rate_scale: float = 1.0,
+        max_loss_weight: float | None = None,
+    ) -> list[tuple[list[int], R]]:
+        assert isinstance(model, torch.nn.Module)
+        parameters = self.selected(parameters)
+        limits = limits_of(model, parameters, *self._sizes)
+        steps = [self.batches_of_steps(support) for support in supports]
+        seeds = seeds or [derived_seed(0, task) for task in range(len(supports))]
+        cores = torch.get_num_threads()
+        microbatches = microbatches_of(supports, queries, limits.microbatch_size, cores)
+        num_workers = max(1, min(limits.num_workers, len(microbatches)))
+        run = MicrobatchRun(
+            model=model,
+            parameters=parameters,
+            steps=steps,
+            queries=queries,
+            seeds=seeds,
+            max_loss_weight=max_loss_weight,
+            learning_rate_scale=learning_rate_scale,
+            predicts=predicts,
+            at_once=predicts and all(len(batches) == 1 for batches in steps),
+            group_size=limits.group_size,
+            idle=self._idle_states(parameters, num_workers, limits.keeps_gradients),
+            evaluate=evaluate,
+        )
+        # Such as that of the last gradient, which the workers' threads have no use for.
+        self._give_back_memory(limits.keeps_gradients)
+        try:
+            with no_garbage_collection():
+                results = self._workers.map(
+                    run, microbatches, [seeds[tasks[0]] for tasks in microbatches], model, num_workers
+                )
+        finally:
+            self._give_back_memory(limits.keeps_gradients)
+        return [result for of_microbatch in results for result in of_microbatch]
 
-    def _at_once(
-        self, stepper: Stepper, passes: SupportPasses, chunk: list[int], queries: Sequence[Batch]
-    ) -> Iterator[Adapted]:
-        for tasks, recording in passes.first(chunk):
-            values = Stepped(
-                stepper.update, passes.parameters, recording, 0, len(tasks), halves=passes.halves
-            )
-            own_queries = [queries[task] for task in tasks]
-            yield Adapted(tasks, values, passes.parameters, passes.generator, own_queries, passes.halves)
-
-    def _give_back_memory(self, parameters: NamedParameters) -> None:
-        if _is_large(parameters):
-            for stepper in self._steppers:
-                stepper.buffers.clear()
+    def _give_back_memory(self, keeps_gradients: bool) -> None:
+        if not keeps_gradients:
+            for state in self._states:
+                state.buffers.clear()
             give_back_free_memory()
 
-    def _most_at_a_time(self, parameters: NamedParameters) -> int:
-        if parameters[0][1].device.type != "cpu":
-            return 1
-        most = 2 if _is_large(parameters) else MAX_WORKERS
-        return self._num_workers or min(torch.get_num_threads(), most)
-
-    def _most_in_a_group(self, parameters: NamedParameters) -> int:
-        most = 1 if _is_large(parameters) else GROUP_BYTES // _num_bytes(parameters)
-        return self._group_size or max(1, most)
-
-    def _prepare(self, parameters: NamedParameters, num_steppers: int) -> None:
+    def _idle_states(
+        self, parameters: NamedParameters, num_workers: int, keeps_gradients: bool
+    ) -> "SimpleQueue[WorkerState]":
         """
-        Building an optimiser logs its settings and sorts parameters into groups, which is too much for every
-        task. So they are kept.
+        The states of all workers. Building an optimiser logs its settings and sorts parameters into groups,
+        which is too much for every task. So they are kept.
         """
         tensors = [parameter for _, parameter in parameters]
         if list(map(id, tensors)) != list(map(id, self._made_for)):
-            self._made_for, self._steppers, self._workers = tensors, [], Workers()
-        keeps_gradients = not _is_large(parameters)
-        while len(self._steppers) < num_steppers:
-            update = inner_update(self.make_optimizer(parameters), parameters, keeps_gradients)
-            self._steppers.append(Stepper(update, parameters))
-
-
-def _num_bytes(parameters: NamedParameters) -> int:
-    return sum(parameter.numel() * parameter.element_size() for _, parameter in parameters)
-
-
-def _is_large(parameters: NamedParameters) -> bool:
-    return _num_bytes(parameters) > LARGE
+            self._made_for, self._states, self._workers = tensors, [], Workers()
+        while len(self._states) < num_workers:
+            optimizer = inner_optimizer(self.make_optimizer(parameters), parameters)
+            self._states.append(WorkerState(optimizer, parameters))
+        idle: SimpleQueue[WorkerState] = SimpleQueue()
+        for state in self._states:
+            state.optimizer.keeps_gradients = keeps_gradients
+            idle.put(state)
+        return idle

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Optional
 
 import torch
@@ -11,11 +12,11 @@ from allennlp.models import Model
 from allennlp.training.optimizers import AdamOptimizer
 
 from allennlp_metaner.concurrency import exclusive
-from allennlp_metaner.meta.adapted import Adapted
+from allennlp_metaner.meta.fast_weights import AdaptedTasks, rows_of
+from allennlp_metaner.meta.functional import functional_call
 from allennlp_metaner.meta.inner_loop import InnerLoop
-from allennlp_metaner.meta.parameters import preserved, trainable_parameters
-from allennlp_metaner.meta.valued import with_values
-from allennlp_metaner.nn.joined import first_sentences, joined, num_sentences
+from allennlp_metaner.nn.joined import first_sentences, joined
+from allennlp_metaner.nn.parameters import preserved, trainable_parameters
 
 
 class TestTimeAdaptation(FromParams):
@@ -68,14 +69,14 @@ class TestTimeAdaptation(FromParams):
         Label the query of each task with the parameters adapted to its support set.
 
         Every task starts from the meta parameters. Afterwards, also after an exception, `model` is bit for
-        bit what it was, see [`preserved`](./parameters.md#preserved); its metrics have seen the queries, and
-        nothing else. Callers in several threads wait for each other, see
+        bit what it was, see [`preserved`](../nn/parameters.md#preserved). Its metrics have seen the queries,
+        and nothing else. Callers in several threads wait for each other, see
         [`exclusive`](../concurrency.md#exclusive).
 
         # Parameters
 
         model : `Model`
-            A model with a `loss`, see [`Learner`](./passes.md#learner).
+            A model with a `loss`, see [`Learner`](./fast_weights.md#learner).
         tasks : `Sequence[dict[str, Any]]`
             Each with a "query" and a "support" batch, as `TaskField` makes them.
 
@@ -89,39 +90,31 @@ class TestTimeAdaptation(FromParams):
             # No gradient goes through tensors that were made in this mode, but through copies made outside.
             with torch.inference_mode(False):
                 return self.predict(model, copy.deepcopy(list(tasks)))
-        outputs: list[dict[str, Any]] = [{}] * len(tasks)
         with preserved(model):
             # With dropout, a sentence has the same result in any order and any company only if it is alone.
-            groups = [[n] for n in range(len(tasks))] if self._dropout else [[*range(len(tasks))]]
-            for group in groups:
-                labelled = self._label_together(model, [tasks[number] for number in group])
-                for number, output in zip(group, labelled, strict=True):
-                    outputs[number] = output
-        return outputs
+            size = 1 if self._dropout else max(1, len(tasks))
+            return [
+                output
+                for first in range(0, len(tasks), size)
+                for output in self._predict_together(model, tasks[first : first + size])
+            ]
 
-    def _label_together(self, model: Model, tasks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _predict_together(self, model: Model, tasks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         model.eval()
         queries = _queries(model, tasks)
-
-        def label(adapted: Adapted) -> list[dict[str, Any]]:
-            if self._dropout:
-                model.eval()
-            own = [queries[task] for task in adapted.tasks]
-            return _label(model, own, adapted)
-
         model.train(self._dropout)
-        results = self.inner_loop.map(
-            label,
+        results = self.inner_loop.adapt_and_predict(
+            partial(_predict, model),
             model,  # type: ignore[arg-type]
             trainable_parameters(model),
             [first_sentences(task["support"], self.num_neighbors) for task in tasks],
             queries,
-            max_loss_weight=self.max_loss_weight,
+            self.max_loss_weight,
         )
         outputs: list[dict[str, Any]] = [{}] * len(tasks)
-        for numbers, labelled in results:
-            for number, output in zip(numbers, labelled, strict=True):
-                outputs[number] = output
+        for indices, predicted in results:
+            for index, output in zip(indices, predicted, strict=True):
+                outputs[index] = output
         return outputs
 
 
@@ -131,10 +124,13 @@ def _queries(model: Model, tasks: Sequence[dict[str, Any]]) -> list[dict[str, An
     return queries(tasks) if queries else [task["query"] for task in tasks]
 
 
-def _label(model: Model, queries: list[dict[str, Any]], adapted: Adapted) -> list[dict[str, Any]]:
-    sizes = [num_sentences(query) for query in queries]
-    with with_values(adapted.parameters, adapted.values, sizes, adapted.halves):
-        return _apart(model(**joined(queries)), len(queries))
+def _predict(model: Model, adapted: AdaptedTasks) -> list[dict[str, Any]]:
+    """The outputs of the queries at the fast weights, without dropout."""
+    if model.training:
+        model.eval()
+    rows = rows_of(model, adapted.queries)  # type: ignore[arg-type]
+    with functional_call(adapted.parameters, adapted.weights, rows):
+        return _apart(model(**joined(adapted.queries)), len(adapted.queries))
 
 
 def _apart(output: dict[str, Any], num_queries: int) -> list[dict[str, Any]]:

@@ -12,8 +12,8 @@ from allennlp_metaner.nn.joined import joined
 
 class FrozenOutputs:
     """
-    The method `prepared` of a [`Learner`](../meta/passes.md#learner), for a model with a
-    `text_field_embedder`.
+    The methods `prepared` and `num_packed_rows` of a [`Learner`](../meta/fast_weights.md#learner), for a
+    model with a `text_field_embedder`.
     """
 
     text_field_embedder: TextFieldEmbedder
@@ -44,6 +44,26 @@ class FrozenOutputs:
                 each[name] = {**each[name], "bottom": bottom[row : row + num_rows]}
                 row += num_rows
         return [{**batch, "tokens": each} for batch, each in zip(batches, tokens, strict=True)]
+
+    def num_packed_rows(self, batches: Sequence[dict[str, Any]]) -> list[list[int]]:
+        """
+        The number of rows of each batch in the layers of an encoder that runs on packed sentences, in a pass
+        of all batches.
+
+        # Parameters
+
+        batches : `Sequence[dict[str, Any]]`
+
+        # Returns
+
+        `list[list[int]]`
+            For each embedder that packs sentences, a number a batch.
+        """
+        found = [
+            embedder.num_packed_rows([batch["tokens"][name]["wordpiece_mask"] for batch in batches])
+            for name, embedder in token_embedders(self.text_field_embedder)
+        ]
+        return [numbers for numbers in found if numbers is not None]
 
 
 def token_embedders(embedder: TextFieldEmbedder) -> Iterator[tuple[str, WordTransformerEmbedder]]:

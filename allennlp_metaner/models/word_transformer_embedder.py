@@ -1,6 +1,6 @@
 """Subwords to word vectors, through overlapping windows where a sentence is too long for the encoder."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Optional
 
 import torch
@@ -139,6 +139,15 @@ class WordTransformerEmbedder(TokenEmbedder):
             return vectors
         return vectors.gather(1, first.unsqueeze(2).expand(-1, -1, vectors.size(2)))
 
+    def num_packed_rows(self, wordpiece_masks: Sequence[torch.Tensor]) -> list[int] | None:
+        """
+        The number of rows of each batch, `wordpiece_masks` of shape `(num_sentences, num_subwords)`, when all
+        are joined to one. `None` if layers run on padded sentences or on windows.
+        """
+        if not self._is_like_bert() or max(mask.size(1) for mask in wordpiece_masks) > self.max_length:
+            return None
+        return [int(mask.sum()) for mask in wordpiece_masks]
+
     def bottom(
         self,
         token_ids: torch.LongTensor,
@@ -224,18 +233,17 @@ class WordTransformerEmbedder(TokenEmbedder):
         self, rows: torch.Tensor, packing: Packing, first: int, last: int | None
     ) -> torch.Tensor:
         """The layers' own modules but for attention, which is all that would need padding."""
-        with packing.active():
-            for layer in self._embedder.transformer_model.encoder.layer[first:last]:
-                attention = layer.attention.self
-                attended = packing.attention(
-                    attention.query(rows),
-                    attention.key(rows),
-                    attention.value(rows),
-                    attention.num_attention_heads,
-                    attention.dropout.p if attention.training else 0.0,
-                )
-                rows = layer.attention.output(attended, rows)
-                rows = layer.output(layer.intermediate(rows), rows)
+        for layer in self._embedder.transformer_model.encoder.layer[first:last]:
+            attention = layer.attention.self
+            attended = packing.attention(
+                attention.query(rows),
+                attention.key(rows),
+                attention.value(rows),
+                attention.num_attention_heads,
+                attention.dropout.p if attention.training else 0.0,
+            )
+            rows = layer.attention.output(attended, rows)
+            rows = layer.output(layer.intermediate(rows), rows)
         return rows
 
     def _through_windows(

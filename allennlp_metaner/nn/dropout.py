@@ -1,13 +1,14 @@
 """Dropout that draws from a generator of its own, and draws little."""
 
-import math
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import torch
 from torch.nn import functional
 
-BITS = 16
-"""Random bits an element. Probabilities are rounded to multiples of 2^-16."""
+from allennlp_metaner.nn.randomness import BITS, TaskGenerators, kept_elements
+
+Randomness = Union[torch.Generator, TaskGenerators]
+"""Where dropout draws from: one generator, or one for each task of a pass."""
 
 
 def dropout(
@@ -15,7 +16,7 @@ def dropout(
     p: float = 0.5,
     training: bool = True,
     inplace: bool = False,
-    generator: Optional[torch.Generator] = None,
+    generator: Optional[Randomness] = None,
 ) -> torch.Tensor:
     """
     `torch.nn.functional.dropout` with a generator. On the CPU, where PyTorch draws 64 random bits for every
@@ -30,7 +31,7 @@ def dropout(
         If false, nothing happens.
     inplace : `bool`, optional (default = `False`)
         Makes no difference to the result, and is ignored.
-    generator : `torch.Generator`, optional (default = `None`)
+    generator : `Randomness`, optional (default = `None`)
         On the device of `inputs`; `None` means PyTorch's global one.
 
     # Returns
@@ -44,13 +45,10 @@ def dropout(
     return inputs * (keep * (1.0 / kept if kept else 0.0)).to(inputs.dtype)
 
 
-def _keep(inputs: torch.Tensor, p: float, generator: Optional[torch.Generator]) -> torch.Tensor:
-    if inputs.device.type != "cpu":
-        return torch.empty_like(inputs).bernoulli_(1.0 - p, generator=generator)
-    words = torch.empty(math.ceil(inputs.numel() * BITS / 64), dtype=torch.int64)
-    words.random_(-(2**63), None, generator=generator)
-    bits = words.view(torch.int16)[: inputs.numel()].view(inputs.shape)
-    return bits < round((1.0 - p) * 2**BITS) - 2 ** (BITS - 1)
+def _keep(inputs: torch.Tensor, p: float, generator: Optional[Randomness]) -> torch.Tensor:
+    if isinstance(generator, TaskGenerators):
+        return generator.kept_elements(inputs, p)
+    return kept_elements(inputs.shape, p, inputs.device, generator)
 
 
 def attention(
@@ -61,7 +59,7 @@ def attention(
     dropout_p: float = 0.0,
     is_causal: bool = False,
     scale: Optional[float] = None,
-    generator: Optional[torch.Generator] = None,
+    generator: Optional[Randomness] = None,
     **kwargs: Any,
 ) -> torch.Tensor:
     """

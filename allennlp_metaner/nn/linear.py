@@ -1,6 +1,6 @@
 """The matrix products of linear layers, in the library that is fast on the CPU at hand."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -8,7 +8,7 @@ from typing import Any, Optional
 
 import torch
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, has_torch_function
 
 from allennlp_metaner.nn.dropout import attention, dropout
 
@@ -36,7 +36,7 @@ def prefers_onednn() -> bool:
 def linear(inputs: torch.Tensor, weight: torch.Tensor, bias: Optional[torch.Tensor] = None) -> torch.Tensor:
     """
     `inputs` times the transpose of `weight`, plus `bias`. Not differentiable. Any of the matrices may be the
-    transpose of another, at no cost. Where only the weight is bfloat16, the product is taken in bfloat16.
+    transpose of another, at no cost.
 
     # Parameters
 
@@ -52,10 +52,19 @@ def linear(inputs: torch.Tensor, weight: torch.Tensor, bias: Optional[torch.Tens
     `torch.Tensor`
         Shape `(..., out)`.
     """
-    if weight.dtype == torch.bfloat16 != inputs.dtype:
-        product = functional.linear(inputs.to(weight.dtype), weight).to(inputs.dtype)
-        return product if bias is None else product.add_(bias)
-    if inputs.dtype == weight.dtype == torch.float32 and inputs.device.type == "cpu" and prefers_onednn():
+    if inputs.device.type != "cpu" or not inputs.dtype == weight.dtype == torch.float32:
+        return functional.linear(inputs, weight, bias)
+    if torch.get_float32_matmul_precision() == "highest":
+        return _product(inputs, weight, bias)
+    terms = -inputs.size(-1) % ROWS
+    if terms:
+        # The sum over the rows of a task's sentences, in the gradient of a weight.
+        inputs, weight = functional.pad(inputs, (0, terms)), functional.pad(weight, (0, terms))
+    return _in_few_shapes(inputs, weight, bias, _product)
+
+
+def _product(inputs: torch.Tensor, weight: torch.Tensor, bias: Optional[torch.Tensor]) -> torch.Tensor:
+    if prefers_onednn():
         return torch.ops.mkldnn._linear_pointwise.default(inputs, weight, bias, "none", [], "")
     return functional.linear(inputs, weight, bias)
 
@@ -73,16 +82,22 @@ def full_precision() -> Iterator[None]:
 
 
 def _in_few_shapes(
-    inputs: torch.Tensor, weight: torch.Tensor, bias: Optional[torch.Tensor] = None
+    inputs: torch.Tensor,
+    weight: torch.Tensor,
+    bias: Optional[torch.Tensor] = None,
+    product: Optional[Callable[..., torch.Tensor]] = None,
 ) -> torch.Tensor:
     """
-    A differentiable product of a multiple of `ROWS` rows; those that are missing are zero.
+    A product of a multiple of `ROWS` rows; those that are missing are zero. PyTorch's own is differentiable.
     On CPUs, products of lower precision are oneDNN's, which compiles a kernel for each shape, and keeps it.
     """
-    missing = -inputs.size(0) % ROWS
-    if inputs.dim() != 2 or inputs.device.type != "cpu" or not missing:
-        return functional.linear(inputs, weight, bias)
-    return functional.linear(functional.pad(inputs, (0, 0, 0, missing)), weight, bias)[: inputs.size(0)]
+    product = product or functional.linear
+    rows = inputs.reshape(-1, inputs.size(-1))
+    missing = -rows.size(0) % ROWS
+    if inputs.device.type != "cpu" or not missing:
+        return product(inputs, weight, bias)
+    outputs = product(functional.pad(rows, (0, 0, 0, missing)), weight, bias)[: rows.size(0)]
+    return outputs.view(*inputs.shape[:-1], outputs.size(-1))
 
 
 _WITH_INPUT = (functional.linear, functional.layer_norm, functional.embedding, functional.dropout)
@@ -128,11 +143,12 @@ class FastLinear(TorchFunctionMode):
 def fast_linear(device: torch.device) -> Iterator[None]:
     """
     [`FastLinear`](#fastlinear) for a model on `device` where that is faster and nothing else decides over the
-    layers: neither `torch.autocast` nor [`with_values`](../meta/valued.md#with_values). Without gradients, it
+    layers: neither `torch.autocast` nor another `TorchFunctionMode`, such as
+    [`functional_call`](../meta/functional.md#functional_call) enters. Without gradients, it
     is the linear layers that are faster, with gradients the dropout of a model in training on the CPU, which
     draws from PyTorch's global generator.
     """
-    others = torch._C._len_torch_function_stack() or torch.is_autocast_enabled("cpu")
+    others = has_torch_function((torch.empty(0),)) or torch.is_autocast_enabled("cpu")
     if not others and torch.is_grad_enabled() and device.type == "cpu":
         with FastLinear(torch.default_generator):
             yield

@@ -1,8 +1,5 @@
 """Sentences packed end to end: a row for each of their subwords, and none for padding."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import cached_property
 from typing import Any, Optional
 
@@ -10,8 +7,6 @@ import torch
 from torch.nn import functional
 
 from allennlp_metaner.nn.dropout import attention
-
-_CURRENT: ContextVar[Optional["Packing"]] = ContextVar("packing", default=None)
 
 
 class Packing:
@@ -33,15 +28,6 @@ class Packing:
         """The number of subwords of each sentence."""
         lengths: list[int] = self._mask.sum(dim=1).tolist()
         return lengths
-
-    @contextmanager
-    def active(self) -> Iterator[None]:
-        """A context in which layers run on packed rows, see [`current_packing`](#current_packing)."""
-        token = _CURRENT.set(self)
-        try:
-            yield
-        finally:
-            _CURRENT.reset(token)
 
     def pack(self, vectors: torch.Tensor) -> torch.Tensor:
         """From shape `(num_sentences, length, dim)` to `(num_subwords, dim)`."""
@@ -154,8 +140,3 @@ class _Merged(torch.autograd.Function):
         (back,) = ctx.saved_tensors
         heads = gradient.new_zeros(ctx.num_heads, gradient.size(1))
         return heads.index_copy_(0, back, gradient), None
-
-
-def current_packing() -> Optional[Packing]:
-    """How the rows that layers run on now are packed; `None` if they are not."""
-    return _CURRENT.get()

@@ -18,9 +18,9 @@ from allennlp.training.moving_average import MovingAverage
 from allennlp.training.optimizers import Optimizer
 
 from allennlp_metaner.data.entity_masking_indexer import refuse_masking
-from allennlp_metaner.meta.meta_gradient import FirstOrderMaml, MetaGradient
-from allennlp_metaner.meta.parameters import trainable_parameters
-from allennlp_metaner.meta.seeds import derived_seed
+from allennlp_metaner.meta.maml import FirstOrderMaml, MetaGradient
+from allennlp_metaner.nn.parameters import trainable_parameters
+from allennlp_metaner.nn.randomness import derived_seed
 
 
 class _GivenGradient(torch.autograd.Function):
@@ -143,7 +143,7 @@ class MetaTrainer(GradientDescentTrainer):
         super()._maybe_restore_checkpoint()
         if self._start_after_epochs_completed or self._start_after_batches_in_epoch_completed:
             # They look at the very first batch and then take their hooks away. If that is in the past, the
-            # hooks would stay, and with them the inner loop takes one chunk of tasks after the other.
+            # hooks would stay, and with them the inner loop takes one microbatch after the other.
             self._callbacks = [c for c in self._callbacks if not isinstance(c, ConfidenceChecksCallback)]
         if self._moving_average is not None:
             _attach(self._moving_average, self.model)

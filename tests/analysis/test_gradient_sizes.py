@@ -8,7 +8,7 @@ import torch
 from allennlp.training.optimizers import AdamOptimizer, SgdOptimizer
 
 from allennlp_metaner.analysis.gradient_sizes import GradientSizes, first_steps, half_step_size
-from allennlp_metaner.training.bert_adam import BertAdam
+from allennlp_metaner.nn.bert_adam import BertAdam
 
 
 def test_quantiles_and_shares() -> None:

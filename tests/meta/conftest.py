@@ -26,12 +26,13 @@ from transformers import (
 
 from allennlp_metaner.data.sentence import sentence_instance
 from allennlp_metaner.data.word_transformer_indexer import WordTransformerIndexer
-from allennlp_metaner.meta.inner_loop import Adapted, InnerLoop
-from allennlp_metaner.meta.parameters import trainable_parameters
+from allennlp_metaner.meta.fast_weights import AdaptedTasks
+from allennlp_metaner.meta.inner_loop import InnerLoop
 from allennlp_metaner.models.max_loss_tagger import MaxLossTagger
 from allennlp_metaner.models.word_transformer_embedder import WordTransformerEmbedder
+from allennlp_metaner.nn.bert_adam import BertAdam
+from allennlp_metaner.nn.parameters import trainable_parameters
 from allennlp_metaner.tasks.task_field import Task, TaskField
-from allennlp_metaner.training.bert_adam import BertAdam
 
 Weights = dict[str, torch.Tensor]
 TaggerMaker = Callable[..., MaxLossTagger]
@@ -293,18 +294,28 @@ def adapt() -> Callable[..., list[Weights]]:
     """Runs an inner loop, and returns a copy of the parameters adapted to each support set."""
 
     def run(
-        loop: InnerLoop, model: MaxLossTagger, supports: Sequence[TensorDict], **options: Any
+        loop: InnerLoop,
+        model: MaxLossTagger,
+        supports: Sequence[TensorDict],
+        learning_rate_scale: float = 1.0,
+        max_loss_weight: Optional[float] = None,
     ) -> list[Weights]:
         parameters = trainable_parameters(model)
 
-        def copies(adapted: Adapted) -> list[Weights]:
+        def copies(adapted: AdaptedTasks) -> list[Weights]:
             return [
-                {name: adapted.values(task, n).clone() for n, (name, _) in enumerate(parameters)}
+                {name: adapted.weights.of_task(task, n).clone() for n, (name, _) in enumerate(parameters)}
                 for task in range(len(adapted.tasks))
             ]
 
+        if max_loss_weight is None:
+            results = loop.adapt_and_differentiate(
+                copies, model, parameters, supports, supports, 0, learning_rate_scale
+            )
+        else:
+            results = loop.adapt_and_predict(copies, model, parameters, supports, supports, max_loss_weight)
         found: dict[int, Weights] = {}
-        for tasks, values in loop.map(copies, model, parameters, supports, **options):
+        for tasks, values in results:
             assert not found.keys() & set(tasks)
             found.update(zip(tasks, values, strict=True))
         return [found[task] for task in range(len(supports))]

@@ -10,7 +10,6 @@ import numpy
 import pytest
 import torch
 from allennlp.common import Params
-from allennlp.common.checks import ConfigurationError
 from allennlp.data import TensorDict
 
 from allennlp_metaner.meta.test_time_adaptation import TestTimeAdaptation
@@ -18,14 +17,14 @@ from allennlp_metaner.models.max_loss_tagger import MaxLossTagger
 from allennlp_metaner.tasks.task_field import Task
 
 TOLERANCE = 1e-9
-LOOP_OPTIONS = {"num_steps", "chunk_size", "num_workers", "dtype", "optimizer"}
+LOOP_OPTIONS = {"num_steps", "microbatch_size", "num_workers", "optimizer"}
 
 
 WAYS: list[dict[str, int]] = [
     {},
-    {"chunk_size": 1, "num_workers": 2},
-    {"chunk_size": 40, "num_workers": 3},
-    {"chunk_size": 10_000, "num_workers": 1},
+    {"microbatch_size": 1, "num_workers": 2},
+    {"microbatch_size": 40, "num_workers": 3},
+    {"microbatch_size": 10_000, "num_workers": 1},
 ]
 
 
@@ -201,7 +200,7 @@ def test_same_bits_from_call_to_call(
     model: MaxLossTagger, make_tasks: Callable[..., list[Task]], dropout: bool, num_workers: int
 ) -> None:
     tasks = make_tasks(8, (1, 2, 5))
-    adaptation = make_adaptation(dropout=dropout, num_workers=num_workers, chunk_size=40)
+    adaptation = make_adaptation(dropout=dropout, num_workers=num_workers, microbatch_size=40)
     first = adaptation.predict(model, tasks)
     for _ in range(3):
         torch.rand(7)
@@ -262,7 +261,7 @@ def test_leaves_no_trace_after_an_exception(
     monkeypatch.setattr(model, method, failing)
     before = everything(model)
     with pytest.raises(RuntimeError, match="out of memory"):
-        make_adaptation(dropout=dropout, num_workers=num_workers, chunk_size=1).predict(model, tasks)
+        make_adaptation(dropout=dropout, num_workers=num_workers, microbatch_size=1).predict(model, tasks)
     assert everything(model) == before
 
 
@@ -272,7 +271,7 @@ def test_in_any_gradient_mode(
     model: MaxLossTagger, tasks: list[Task], context: Callable[[], Any], num_workers: int
 ) -> None:
     """AllenNLP validates and predicts under `no_grad`; users may do so under `inference_mode`."""
-    adaptation = make_adaptation(num_workers=num_workers, chunk_size=40)
+    adaptation = make_adaptation(num_workers=num_workers, microbatch_size=40)
     expected = adaptation.predict(model, tasks)
     before = everything(model)
     with context():
@@ -307,7 +306,7 @@ def test_loss_is_the_querys_own(
 ) -> None:
     """Also where several queries are labelled in one pass."""
     model, tasks = make_tagger(max_loss_weight=2.0, loss_reduction=loss_reduction), make_tasks(8, 2)
-    together = make_adaptation(chunk_size=10_000).predict(model, tasks)
+    together = make_adaptation(microbatch_size=10_000).predict(model, tasks)
     alone = [make_adaptation().predict(model, [task])[0] for task in tasks]
     for output, own in zip(together, alone, strict=True):
         assert output["loss"].shape == ()
@@ -327,64 +326,3 @@ def test_queries_without_labels(model: MaxLossTagger, tasks: list[Task]) -> None
 
 def test_no_tasks(model: MaxLossTagger) -> None:
     assert make_adaptation().predict(model, []) == []
-
-
-class TestBfloat16:
-    def test_is_near_single_precision(
-        self, model: MaxLossTagger, make_tasks: Callable[..., list[Task]]
-    ) -> None:
-        tasks = make_tasks(8, (1, 2, 5))
-        expected = [reference_logits(model, task, 1e-2) for task in tasks]
-        outputs = make_adaptation(dtype="bfloat16").predict(model.float(), tasks)
-        for output, theirs in zip(outputs, expected, strict=True):
-            assert output["logits"].dtype == torch.float32
-            assert 1e-5 < relative(output["logits"].double(), theirs) < 5e-2
-
-    def test_small_steps_are_not_lost(self, model: MaxLossTagger, tasks: list[Task]) -> None:
-        """Added to weights of that precision, they would be."""
-        lr = 1e-4
-        start, expected = (
-            torch.cat([reference_logits(model, task, rate)[0] for task in tasks]) for rate in (0.0, lr)
-        )
-        model.float()
-        before, after = (
-            torch.cat(
-                [
-                    output["logits"][0, : task["query"]["tags"].size(1)]
-                    for output, task in zip(
-                        make_adaptation(rate, dtype="bfloat16").predict(model, tasks), tasks, strict=True
-                    )
-                ]
-            ).double()
-            for rate in (0.0, lr)
-        )
-        step, exact = after - before, expected - start
-        assert (step * exact).sum() / (step.norm() * exact.norm()) > 0.5
-
-    def test_no_tasks(self, model: MaxLossTagger) -> None:
-        assert make_adaptation(dtype="bfloat16").predict(model, []) == []
-
-    def test_leaves_no_trace(self, model: MaxLossTagger, tasks: list[Task]) -> None:
-        before = everything(model.float())
-        make_adaptation(dtype="bfloat16").predict(model, tasks)
-        assert everything(model) == before
-
-    @pytest.mark.parametrize(
-        ("options", "message"),
-        [
-            ({"num_steps": 2}, "single step"),
-            ({"optimizer": {"type": "bert_adam"}}, "Adam, AdamW or plain SGD"),
-            ({"optimizer": {"type": "sgd", "lr": 0.1, "momentum": 0.9}}, "Adam, AdamW or plain SGD"),
-            ({"optimizer": {"type": "adamw", "weight_decay": 0.1}}, "without weight decay"),
-        ],
-        ids=str,
-    )
-    def test_refusals(
-        self, model: MaxLossTagger, tasks: list[Task], options: dict[str, Any], message: str
-    ) -> None:
-        with pytest.raises(ConfigurationError, match=message):
-            make_adaptation(dtype="bfloat16", **options).predict(model.float(), tasks)
-
-    def test_unknown_precision(self) -> None:
-        with pytest.raises(ConfigurationError, match=r"dtype='float16' .* must be one of float32, bfloat16"):
-            make_adaptation(dtype="float16")

@@ -108,18 +108,6 @@ def test_gradient_of_a_weight(dtype: torch.dtype) -> None:
     assert_equal(linear(output_gradient, weight.t()), output_gradient @ weight)
 
 
-def test_bfloat16_where_only_the_weight_is() -> None:
-    inputs, weight, bias = tensors((2, 20, 64), 32, torch.float32)
-    expected = functional.linear(inputs.double(), weight.double(), bias.double())
-    before = bias.clone()
-    for given in (None, bias):
-        found = linear(inputs, weight.bfloat16(), given)
-        assert found.dtype == torch.float32
-        theirs = expected if given is not None else expected - bias.double()
-        assert 1e-5 < (found.double() - theirs).norm() / theirs.norm() < 2e-2
-    assert torch.equal(bias, before)
-
-
 def test_the_choice_is_one_of_pytorchs(library: bool) -> None:
     """And is the same every time."""
     assert prefers_onednn() is prefers_onednn()
@@ -260,3 +248,28 @@ class TestFastLinear:
         monkeypatch.setattr(linear_module.functional, "linear", spy)
         linear_module._in_few_shapes(inputs, torch.ones(3, 4, dtype=torch.float64))
         assert sizes == [linear_module.ROWS]
+
+
+@pytest.mark.parametrize("shape", [(5, 40), (3, 7, 40), (64, 64)], ids=str)
+def test_few_shapes_without_gradients(
+    library: bool, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the inner loop, with lower precision: of inputs, and of the sums over rows in weight gradients."""
+    inputs, weight, bias = tensors(shape, 24, torch.float32)
+    rows = inputs.reshape(-1, shape[-1])
+    expected = [linear(inputs, weight, bias), linear(inputs, weight), linear(rows.t(), rows.t())]
+    sizes: list[tuple[int, ...]] = []
+    product = linear_module._product
+
+    def spy(*args: Any) -> torch.Tensor:
+        sizes.append((args[0].size(0), *args[0].shape[-1:], *args[1].shape[-1:]))
+        return product(*args)
+
+    monkeypatch.setattr(linear_module.torch, "get_float32_matmul_precision", lambda: "medium")
+    monkeypatch.setattr(linear_module, "_product", spy)
+    found = [linear(inputs, weight, bias), linear(inputs, weight), linear(rows.t(), rows.t())]
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.shape == theirs.shape
+        assert_equal(ours, theirs)
+    assert len(sizes) == 3
+    assert all(size % linear_module.ROWS == 0 for of_product in sizes for size in of_product)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from allennlp_metaner.nn.packing import Packing, current_packing
+from allennlp_metaner.nn.packing import Packing
 
 LENGTHS = [[3], [4, 4], [5, 1, 3], [1, 6, 2, 6]]
 DIM, NUM_HEADS = 8, 2
@@ -89,25 +89,3 @@ def test_padding_that_is_not_at_the_end() -> None:
     rows = packing.pack(vectors)
     alone = functional.scaled_dot_product_attention(*[rows[None, 2:]] * 3)[0]
     torch.testing.assert_close(packing.attention(rows, rows, rows, 1, 0.0)[2:], alone)
-
-
-def test_current_packing() -> None:
-    one, other = Packing(mask_of([2])), Packing(mask_of([3]))
-    assert current_packing() is None
-    with one.active():
-        assert current_packing() is one
-        with pytest.raises(KeyError), other.active():
-            assert current_packing() is other
-            raise KeyError
-        assert current_packing() is one
-    assert current_packing() is None
-
-
-def test_attention_of_lower_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By other products, with the same result."""
-    torch.manual_seed(0)
-    mask = torch.tensor([[True, True, True], [True, False, False]])
-    rows = torch.randn(4, 6, dtype=torch.float64)
-    expected = Packing(mask).attention(rows, rows, rows, 2, 0.0)
-    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "medium")
-    torch.testing.assert_close(Packing(mask).attention(rows, rows, rows, 2, 0.0), expected)

@@ -18,7 +18,7 @@ from allennlp.data import TensorDict
 from allennlp.training import Checkpointer, GradientDescentTrainer, TrainerCallback
 
 import allennlp_metaner
-from allennlp_metaner.meta.parameters import trainable_parameters
+from allennlp_metaner.nn.parameters import trainable_parameters
 from allennlp_metaner.training.meta_trainer import MetaTrainer
 
 CONFIG = Path(allennlp_metaner.__file__).parents[1] / "training_configs/meta_en.jsonnet"

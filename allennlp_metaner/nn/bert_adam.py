@@ -7,8 +7,6 @@ import torch
 from allennlp.common.checks import ConfigurationError
 from allennlp.training.optimizers import Optimizer, ParameterGroupsType, make_parameter_groups
 
-from allennlp_metaner.meta.inner_update import Gradient, InnerUpdate, closed_form
-
 NOT_DECAYED = ("bias", "LayerNorm.weight", "LayerNorm.bias")
 
 
@@ -91,10 +89,10 @@ class BertAdam(Optimizer, torch.optim.Optimizer):
         means = [self.state[p]["exp_avg"] for p in parameters]
         squares = [self.state[p]["exp_avg_sq"] for p in parameters]
         gradients = [p.grad for p in parameters if p.grad is not None]
-        _update(parameters, gradients, means, squares, group)
+        bert_adam_(parameters, gradients, means, squares, group)
 
 
-def _update(
+def bert_adam_(
     parameters: list[torch.Tensor],
     gradients: list[torch.Tensor],
     means: list[torch.Tensor],
@@ -115,21 +113,3 @@ def _update(
     if group["weight_decay"] > 0:
         torch._foreach_add_(updates, parameters, alpha=group["weight_decay"])
     torch._foreach_add_(parameters, updates, alpha=-group["lr"])
-
-
-@closed_form(BertAdam)
-class BertAdamUpdate(InnerUpdate):
-    """BertAdam for the inner loop: with moments of one parameter at a time."""
-
-    def _step(
-        self, block: int, task: int, value: torch.Tensor, gradient: Gradient, out: torch.Tensor, last: bool
-    ) -> None:
-        if out is not value:
-            out.copy_(value)
-        mean, square = self._state.pop((block, task), None) or (
-            torch.zeros_like(value),
-            torch.zeros_like(value),
-        )
-        _update([out], [gradient()], [mean], [square], self._options(block))
-        if not last:
-            self._state[block, task] = mean, square

@@ -9,10 +9,9 @@ import torch
 from allennlp.common import Params
 
 from allennlp_metaner.meta.inner_loop import InnerLoop
-from allennlp_metaner.meta.meta_gradient import HEAD, MetaGradient
-from allennlp_metaner.meta.parameters import trainable_parameters
-from allennlp_metaner.meta.reptile import Reptile
+from allennlp_metaner.meta.maml import HEAD, MetaGradient, Reptile
 from allennlp_metaner.models.max_loss_tagger import MaxLossTagger
+from allennlp_metaner.nn.parameters import trainable_parameters
 from allennlp_metaner.tasks.task_field import Task
 
 LAMBDA = 2.0
@@ -35,7 +34,9 @@ def step(
     }
 
 
-@pytest.mark.parametrize("options", [{}, {"chunk_size": 1, "num_workers": 2}, {"group_size": 2}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"microbatch_size": 1, "num_workers": 2}, {"group_size": 2}], ids=str
+)
 @pytest.mark.parametrize(("optimizer", "num_steps"), [("sgd", 1), ("sgd", 2), ("adam", 2), ("bert_adam", 1)])
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 def test_equals_a_plain_loop(

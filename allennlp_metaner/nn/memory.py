@@ -1,21 +1,34 @@
-"""Memory: for adapted parameters, and what Python and the C library do with what is free."""
+"""Memory: how much there is, buffers that stay, and what Python and the C library do with what is free."""
 
 import ctypes
 import gc
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import accumulate
+from pathlib import Path
 
 import torch
 
-from allennlp_metaner.meta.parameters import NamedParameters
+from allennlp_metaner.nn.parameters import NamedParameters
+
+
+def memory_of(device: torch.device) -> int:
+    """The bytes of memory that there are for a process: those of the GPU, or of the machine or container."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")] if hasattr(os, "sysconf") else []
+    limit = Path("/sys/fs/cgroup/memory.max")
+    if limit.exists() and (text := limit.read_text().strip()).isdigit():
+        found.append(int(text))
+    return min(found, default=2**33)
 
 
 class Buffers:
     """
-    Memory for the adapted matrices of a group of tasks: for each task, one piece, which the allocator gets
-    from the system and does not cut into its own.
+    Memory for the fast weights of a group of tasks, as far as they are matrices: for each task, one piece,
+    which the allocator gets from the system and does not cut into its own.
 
     # Parameters
 
@@ -27,13 +40,13 @@ class Buffers:
         self._ends = list(accumulate(parameter.numel() for _, parameter in parameters))
         self._pieces: dict[tuple[int, torch.dtype, torch.device], torch.Tensor] = {}
 
-    def of(self, task: int, number: int, like: torch.Tensor) -> torch.Tensor:
-        """For the parameter with this number, like `like`."""
+    def of_task(self, task: int, index: int, like: torch.Tensor) -> torch.Tensor:
+        """The memory for the parameter at a position in the list, like `like`."""
         # The model may have moved since the last time.
         key = (task, like.dtype, like.device)
         if key not in self._pieces:
             self._pieces[key] = torch.empty(self._ends[-1], dtype=like.dtype, device=like.device)
-        end = self._ends[number]
+        end = self._ends[index]
         # By `data`, autograd does not take it for changed when another part of the piece is.
         return self._pieces[key][end - like.numel() : end].view(like.shape).data
 
@@ -44,8 +57,8 @@ class Buffers:
 
 def give_back_free_memory() -> None:
     """
-    What the C library has got back from us, and keeps for the next time, goes back to the system. It has a
-    heap for each thread, where what one has left is of no use to another.
+    Give memory that is free back to the system. The C library keeps it for the next time, in a heap for each
+    thread, where what one has left is of no use to another.
     """
     if sys.platform == "linux":
         # Of glibc only.

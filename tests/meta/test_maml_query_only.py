@@ -11,10 +11,9 @@ from allennlp.common import Params
 from allennlp.common.checks import ConfigurationError
 
 from allennlp_metaner.meta.inner_loop import InnerLoop
-from allennlp_metaner.meta.meta_gradient import FirstOrderMaml, MetaGradient
-from allennlp_metaner.meta.parameters import trainable_parameters
-from allennlp_metaner.meta.query_only import QueryOnly
+from allennlp_metaner.meta.maml import FirstOrderMaml, MetaGradient, QueryOnly
 from allennlp_metaner.models.max_loss_tagger import MaxLossTagger
+from allennlp_metaner.nn.parameters import trainable_parameters
 from allennlp_metaner.tasks.task_field import Task
 
 LAMBDA = 2.0
@@ -31,10 +30,10 @@ def tasks(make_tasks: Callable[..., list[Task]]) -> list[Task]:
     return make_tasks(5, 2)
 
 
-@pytest.mark.parametrize("chunk_size", [1, 20, 10_000])
+@pytest.mark.parametrize("microbatch_size", [1, 20, 10_000])
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 def test_equals_the_reference(
-    model: MaxLossTagger, tasks: list[Task], reference: SimpleNamespace, chunk_size: int, reduction: str
+    model: MaxLossTagger, tasks: list[Task], reference: SimpleNamespace, microbatch_size: int, reduction: str
 ) -> None:
     parameters = trainable_parameters(model)
     weights = {name: parameter.detach() for name, parameter in parameters}
@@ -42,7 +41,7 @@ def test_equals_the_reference(
     gradients = [reference.gradient(model, weights, task["query"]) for task in tasks]
     expected = [factor * torch.stack([g[name] for g in gradients]).sum(0) for name, _ in parameters]
     losses = [reference.loss(model, weights, task["query"], LAMBDA) for task in tasks]
-    found = QueryOnly(chunk_size, reduction)(model, parameters, tasks, seed=0)
+    found = QueryOnly(microbatch_size, reduction)(model, parameters, tasks, seed=0)
     assert reference.relative_difference(found.gradient, expected) <= TOLERANCE
     assert found.loss.item() == pytest.approx(factor * torch.stack(losses).sum().item(), rel=TOLERANCE)
 
@@ -79,7 +78,7 @@ def test_random_numbers_are_those_of_the_seed(
     make_tagger: Callable[..., MaxLossTagger], tasks: list[Task]
 ) -> None:
     model = make_tagger().train()
-    parameters, algorithm = trainable_parameters(model), QueryOnly(chunk_size=20)
+    parameters, algorithm = trainable_parameters(model), QueryOnly(microbatch_size=20)
     first = algorithm(model, parameters, tasks, seed=3).gradient
     torch.rand(7)
     state = torch.get_rng_state()
@@ -89,6 +88,20 @@ def test_random_numbers_are_those_of_the_seed(
     assert all(map(torch.equal, first, again))
     other = algorithm(model, parameters, tasks, seed=4).gradient
     assert not all(map(torch.equal, first, other))
+
+
+def test_random_numbers_belong_to_a_task(
+    make_tagger: Callable[..., MaxLossTagger], tasks: list[Task], reference: SimpleNamespace
+) -> None:
+    """With dropout, whatever the size of microbatches."""
+    model = make_tagger().train()
+    parameters = trainable_parameters(model)
+    first, *others = (
+        QueryOnly(microbatch_size=size)(model, parameters, tasks, seed=3) for size in (1, 20, 10_000)
+    )
+    for found in others:
+        assert found.loss.item() == pytest.approx(first.loss.item(), rel=1e-12)
+        assert reference.relative_difference(found.gradient, first.gradient) <= TOLERANCE
 
 
 def test_changes_nothing(model: MaxLossTagger, tasks: list[Task]) -> None:
@@ -105,7 +118,9 @@ def test_a_parameter_without_use_has_no_gradient(model: MaxLossTagger, tasks: li
 
 
 def test_is_registered(model: MaxLossTagger, tasks: list[Task]) -> None:
-    algorithm = MetaGradient.from_params(Params({"type": "query_only", "chunk_size": 9, "reduction": "mean"}))
+    algorithm = MetaGradient.from_params(
+        Params({"type": "query_only", "microbatch_size": 9, "reduction": "mean"})
+    )
     parameters = trainable_parameters(model)
     found = algorithm(model, parameters, tasks, seed=0).loss
     assert found.item() == pytest.approx(QueryOnly()(model, parameters, tasks, 0).loss.item() / len(tasks))
@@ -114,5 +129,5 @@ def test_is_registered(model: MaxLossTagger, tasks: list[Task]) -> None:
 def test_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"reduction='max' must be one of sum, mean"):
         QueryOnly(reduction="max")
-    with pytest.raises(ConfigurationError, match="chunk_size=0 of 'query_only'"):
-        QueryOnly(chunk_size=0)
+    with pytest.raises(ConfigurationError, match="microbatch_size=0 of 'query_only'"):
+        QueryOnly(microbatch_size=0)

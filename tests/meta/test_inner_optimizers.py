@@ -8,9 +8,15 @@ import torch
 from allennlp.common import Lazy
 from allennlp.training.optimizers import MultiOptimizer, Optimizer, SgdOptimizer
 
-from allennlp_metaner.meta.inner_update import AdamUpdate, InnerUpdate, SgdUpdate, inner_update
-from allennlp_metaner.meta.parameters import NamedParameters
-from allennlp_metaner.training.bert_adam import BertAdam, BertAdamUpdate
+from allennlp_metaner.meta.inner_optimizers import (
+    InnerAdam,
+    InnerBertAdam,
+    InnerOptimizer,
+    InnerSgd,
+    inner_optimizer,
+)
+from allennlp_metaner.nn.bert_adam import BertAdam
+from allennlp_metaner.nn.parameters import NamedParameters
 
 NUM_STEPS = 4
 Maker = Callable[..., torch.optim.Optimizer]
@@ -56,34 +62,34 @@ class Backwards(torch.optim.Adam):
         return super().step(closure)
 
 
-OPTIMIZERS: dict[str, tuple[Maker, type[InnerUpdate]]] = {
-    "sgd": (of_pytorch(torch.optim.SGD), SgdUpdate),
-    "sgd with decay": (of_pytorch(torch.optim.SGD, weight_decay=0.1), SgdUpdate),
-    "momentum": (of_pytorch(torch.optim.SGD, momentum=0.9), InnerUpdate),
-    "nesterov": (of_pytorch(torch.optim.SGD, momentum=0.9, nesterov=True), InnerUpdate),
-    "uphill": (of_pytorch(torch.optim.SGD, maximize=True), InnerUpdate),
-    "adam": (of_pytorch(torch.optim.Adam), AdamUpdate),
-    "adam with L2": (of_pytorch(torch.optim.Adam, weight_decay=0.1), AdamUpdate),
-    "adam with other options": (of_pytorch(torch.optim.Adam, betas=(0.5, 0.7), eps=0.1), AdamUpdate),
-    "amsgrad": (of_pytorch(torch.optim.Adam, amsgrad=True), InnerUpdate),
-    "adam uphill": (of_pytorch(torch.optim.Adam, maximize=True), InnerUpdate),
-    "adamw": (of_pytorch(torch.optim.AdamW), AdamUpdate),
-    "adamw with more decay": (of_pytorch(torch.optim.AdamW, weight_decay=0.5), AdamUpdate),
-    "bert_adam": (of_allennlp("bert_adam", lr=0.1), BertAdamUpdate),
-    "bert_adam without clipping": (of_allennlp("bert_adam", lr=0.1, max_grad_norm=0.0), BertAdamUpdate),
+OPTIMIZERS: dict[str, tuple[Maker, type[InnerOptimizer]]] = {
+    "sgd": (of_pytorch(torch.optim.SGD), InnerSgd),
+    "sgd with decay": (of_pytorch(torch.optim.SGD, weight_decay=0.1), InnerSgd),
+    "momentum": (of_pytorch(torch.optim.SGD, momentum=0.9), InnerOptimizer),
+    "nesterov": (of_pytorch(torch.optim.SGD, momentum=0.9, nesterov=True), InnerOptimizer),
+    "uphill": (of_pytorch(torch.optim.SGD, maximize=True), InnerOptimizer),
+    "adam": (of_pytorch(torch.optim.Adam), InnerAdam),
+    "adam with L2": (of_pytorch(torch.optim.Adam, weight_decay=0.1), InnerAdam),
+    "adam with other options": (of_pytorch(torch.optim.Adam, betas=(0.5, 0.7), eps=0.1), InnerAdam),
+    "amsgrad": (of_pytorch(torch.optim.Adam, amsgrad=True), InnerOptimizer),
+    "adam uphill": (of_pytorch(torch.optim.Adam, maximize=True), InnerOptimizer),
+    "adamw": (of_pytorch(torch.optim.AdamW), InnerAdam),
+    "adamw with more decay": (of_pytorch(torch.optim.AdamW, weight_decay=0.5), InnerAdam),
+    "bert_adam": (of_allennlp("bert_adam", lr=0.1), InnerBertAdam),
+    "bert_adam without clipping": (of_allennlp("bert_adam", lr=0.1, max_grad_norm=0.0), InnerBertAdam),
     "adam of AllenNLP": (
         of_allennlp("adam", lr=0.1, parameter_groups=[(["^scale"], {"lr": 0.3})]),
-        AdamUpdate,
+        InnerAdam,
     ),
-    "adam backwards": (of_pytorch(Backwards), InnerUpdate),
-    "rmsprop": (of_pytorch(torch.optim.RMSprop), InnerUpdate),
-    "rmsprop with momentum": (of_pytorch(torch.optim.RMSprop, momentum=0.9, centered=True), InnerUpdate),
-    "adagrad": (of_pytorch(torch.optim.Adagrad), InnerUpdate),
-    "adamax": (of_pytorch(torch.optim.Adamax), InnerUpdate),
-    "averaged": (of_pytorch(torch.optim.ASGD), InnerUpdate),
-    "dense_sparse_adam": (of_allennlp("dense_sparse_adam", lr=0.1), InnerUpdate),
-    "adafactor": (of_allennlp("huggingface_adafactor", lr=0.1, relative_step=False), InnerUpdate),
-    "multi": (multi, InnerUpdate),
+    "adam backwards": (of_pytorch(Backwards), InnerOptimizer),
+    "rmsprop": (of_pytorch(torch.optim.RMSprop), InnerOptimizer),
+    "rmsprop with momentum": (of_pytorch(torch.optim.RMSprop, momentum=0.9, centered=True), InnerOptimizer),
+    "adagrad": (of_pytorch(torch.optim.Adagrad), InnerOptimizer),
+    "adamax": (of_pytorch(torch.optim.Adamax), InnerOptimizer),
+    "averaged": (of_pytorch(torch.optim.ASGD), InnerOptimizer),
+    "dense_sparse_adam": (of_allennlp("dense_sparse_adam", lr=0.1), InnerOptimizer),
+    "adafactor": (of_allennlp("huggingface_adafactor", lr=0.1, relative_step=False), InnerOptimizer),
+    "multi": (multi, InnerOptimizer),
 }
 
 
@@ -139,30 +145,30 @@ def joined(tensors: Tensors) -> torch.Tensor:
 
 
 def updated(
-    update: InnerUpdate,
+    update: InnerOptimizer,
     parameters: NamedParameters,
     gradients: list[Tensors],
     scale: float = 1.0,
     in_place: bool = True,
 ) -> Tensors:
-    """Step after step, block after block; the last one ends the task."""
+    """Step after step, bucket after bucket; the last one ends the task."""
     update.begin(scale)
     values = [p.detach() for _, p in parameters]
-    outs: list[Optional[torch.Tensor]] = [None] * len(update.blocks)
+    outs: list[Optional[torch.Tensor]] = [None] * len(update.buckets)
     for number, of_step in enumerate(gradients):
-        for block, numbers in enumerate(update.blocks):
+        for bucket, numbers in enumerate(update.buckets):
             value = joined([values[n] for n in numbers])
             # A gradient of its own at every call, as in a recording: an update may write into it.
             stepped = update(
-                block,
+                bucket,
                 value,
                 lambda numbers=numbers, of_step=of_step: joined([of_step[n] for n in numbers]).clone(),
-                outs[block],
+                outs[bucket],
                 last=number == len(gradients) - 1,
             )
             if in_place:
-                assert outs[block] is None or stepped is outs[block]
-                outs[block] = stepped
+                assert outs[bucket] is None or stepped is outs[bucket]
+                outs[bucket] = stepped
             parts = stepped.split([values[n].numel() for n in numbers]) if len(numbers) > 1 else [stepped]
             for n, part in zip(numbers, parts, strict=True):
                 values[n] = part.view_as(values[n])
@@ -176,7 +182,7 @@ def test_equals_the_optimizer(
     parameters: NamedParameters, name: str, num_steps: int, keeps_gradients: bool
 ) -> None:
     make, kind = OPTIMIZERS[name]
-    update = inner_update(make(parameters), parameters, keeps_gradients)
+    update = inner_optimizer(make(parameters), parameters, keeps_gradients)
     assert type(update) is kind
     before = [p.detach().clone() for _, p in parameters]
     # Task after task, with the learning rates of different moments.
@@ -207,23 +213,23 @@ def test_several_steps_make_a_difference(parameters: NamedParameters, name: str)
 def test_a_task_that_ends_early_leaves_no_state(parameters: NamedParameters, name: str) -> None:
     """As after an exception, in the middle of a step."""
     make, _ = OPTIMIZERS[name]
-    update = inner_update(make(parameters), parameters)
+    update = inner_optimizer(make(parameters), parameters)
     first, second = gradients_of(parameters, 2, 1), gradients_of(parameters, 2, 2)
     theirs = updated(update, parameters, second)
     update.begin(1.0)
-    value = joined([parameters[n][1].detach() for n in update.blocks[0]])
-    update(0, value, lambda: joined([first[0][n] for n in update.blocks[0]]), last=False)
+    value = joined([parameters[n][1].detach() for n in update.buckets[0]])
+    update(0, value, lambda: joined([first[0][n] for n in update.buckets[0]]), last=False)
     for a, b in zip(updated(update, parameters, second), theirs, strict=True):
         assert torch.equal(a, b)
 
 
-def test_every_parameter_is_in_one_block(parameters: NamedParameters) -> None:
+def test_every_parameter_is_in_one_bucket(parameters: NamedParameters) -> None:
     for make, kind in OPTIMIZERS.values():
-        update = inner_update(make(parameters), parameters)
-        assert sorted(n for block in update.blocks for n in block) == list(range(len(parameters)))
-        together = [block for block in update.blocks if len(block) > 1]
+        update = inner_optimizer(make(parameters), parameters)
+        assert sorted(n for bucket in update.buckets for n in bucket) == list(range(len(parameters)))
+        together = [bucket for bucket in update.buckets if len(bucket) > 1]
         # Vectors with the same options go together where the optimiser looks at every number alone.
-        names = [[parameters[n][0] for n in block] for block in together]
+        names = [[parameters[n][0] for n in bucket] for bucket in together]
         assert names == ([["bias", "LayerNorm.bias", "temperature"]] if kind.elementwise else [])
         assert isinstance(update, kind)
 
@@ -232,7 +238,7 @@ def test_every_parameter_is_in_one_block(parameters: NamedParameters) -> None:
 def test_the_last_step_keeps_nothing(parameters: NamedParameters, name: str) -> None:
     make, _ = OPTIMIZERS[name]
     optimizer = make(parameters)
-    update = inner_update(optimizer, parameters)
+    update = inner_optimizer(optimizer, parameters)
     updated(update, parameters, gradients_of(parameters))
     assert update._state == {}
     assert dict(optimizer.state) == {}
@@ -244,7 +250,7 @@ def test_single_precision(parameters: NamedParameters, name: str) -> None:
     make, _ = OPTIMIZERS[name]
     single = [(n, torch.nn.Parameter(p.detach().float())) for n, p in parameters]
     gradients = [[g.float() for g in of_step] for of_step in gradients_of(parameters)]
-    ours = updated(inner_update(make(single), single), single, gradients)
+    ours = updated(inner_optimizer(make(single), single), single, gradients)
     for a, b in zip(ours, expected(make, single, gradients), strict=True):
         assert a.dtype == torch.float32
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)

@@ -9,7 +9,7 @@ from allennlp.common import Params
 from allennlp.common.checks import ConfigurationError
 from allennlp.training.optimizers import Optimizer
 
-from allennlp_metaner.training.bert_adam import BertAdam
+from allennlp_metaner.nn.bert_adam import BertAdam
 
 NamedParameters = list[tuple[str, torch.nn.Parameter]]
 

@@ -10,12 +10,13 @@ import torch
 from allennlp.common import Params
 from allennlp.common.checks import ConfigurationError
 
-from allennlp_metaner.meta import recording as recording_module
+from allennlp_metaner.meta import functional as functional_module
 from allennlp_metaner.meta.inner_loop import InnerLoop
-from allennlp_metaner.meta.meta_gradient import HEAD, Anil, FirstOrderMaml, MetaGradient
-from allennlp_metaner.meta.parameters import trainable_parameters
+from allennlp_metaner.meta.maml import HEAD, Anil, FirstOrderMaml, MetaGradient
+from allennlp_metaner.meta.per_task_gradients import LinearFunction
 from allennlp_metaner.meta.test_time_adaptation import TestTimeAdaptation
 from allennlp_metaner.models.max_loss_tagger import MaxLossTagger
+from allennlp_metaner.nn.parameters import trainable_parameters
 from allennlp_metaner.tasks.task_field import Task
 
 LAMBDA = 2.0
@@ -73,8 +74,8 @@ def loop_over(
 
 WAYS: list[dict[str, Any]] = [
     {},
-    {"chunk_size": 1, "num_workers": 2},
-    {"chunk_size": 10_000, "group_size": 2},
+    {"microbatch_size": 1, "num_workers": 2},
+    {"microbatch_size": 10_000, "group_size": 2},
 ]
 
 
@@ -187,9 +188,9 @@ def test_nothing_below_is_differentiated(
 ) -> None:
     """The layers below run, but take no part in a backward pass, and leave nothing in memory for one."""
     recorded, run = [], []
-    apply, plain = recording_module.Linear.apply, recording_module.linear
-    monkeypatch.setattr(recording_module.Linear, "apply", lambda *a: recorded.append(a) or apply(*a))
-    monkeypatch.setattr(recording_module, "linear", lambda *a: run.append(a) or plain(*a))
+    apply, plain = LinearFunction.apply, functional_module.linear
+    monkeypatch.setattr(LinearFunction, "apply", lambda *a: recorded.append(a) or apply(*a))
+    monkeypatch.setattr(functional_module, "linear", lambda *a: run.append(a) or plain(*a))
     loop = InnerLoop(reference.lazy("adam"), 1, parameters=part)
     TestTimeAdaptation(loop).predict(model, make_tasks(1, 2))
     # A layer has six linear layers, and the fourth and fifth of five are trainable.

@@ -50,7 +50,7 @@ def preserved(model: torch.nn.Module) -> Iterator[None]:
     """
     A context after which `model` is what it was: buffers, train/eval mode of every module, and the random
     state of Python, NumPy and PyTorch, bit for bit, also when an exception leaves it. Weights and gradients
-    are not copied: [`record`](./recording.md#record) changes none.
+    are not copied: [`functional_call`](../meta/functional.md#functional_call) changes none.
 
     # Parameters
 

@@ -1,6 +1,7 @@
-"""Recorded passes: gradients task by task, other values than the model's own, and dropout."""
+"""Passes with gradients task by task, with other weights than the model's own, and with dropout."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Optional
 
 import pytest
@@ -8,12 +9,13 @@ import torch
 from allennlp.data import TensorDict
 from torch.nn import functional
 
-from allennlp_metaner.meta.parameters import trainable_parameters
-from allennlp_metaner.meta.recording import Recording, record
-from allennlp_metaner.meta.replacing import NotSeparableError, halves_of
-from allennlp_metaner.meta.valued import with_values
+from allennlp_metaner.meta.functional import functional_call, per_task_gradients
+from allennlp_metaner.meta.per_task_gradients import PerTaskGradients
 from allennlp_metaner.models.max_loss_tagger import MaxLossTagger
 from allennlp_metaner.nn.joined import joined
+from allennlp_metaner.nn.parameters import NamedParameters, trainable_parameters
+from allennlp_metaner.nn.randomness import TaskGenerators
+from allennlp_metaner.nn.task_rows import NotSeparableError, TaskRows
 from allennlp_metaner.tasks.task_field import Task
 
 TOLERANCE = 1e-12
@@ -32,8 +34,41 @@ def supports(make_tasks: TaskMaker) -> list[TensorDict]:
     return [task["support"] for task in make_tasks(5, RAGGED)]
 
 
-def sizes(batches: list[TensorDict]) -> list[int]:
-    return [len(batch["tags"]) for batch in batches]
+class Given:
+    """Weights that a function gives."""
+
+    def __init__(self, of_task: Callable[[int, int], torch.Tensor]) -> None:
+        self.of_task = of_task
+
+
+def rows_of(batches: list[TensorDict], packs: bool = True) -> TaskRows:
+    """Written out: every task is a batch."""
+    masks = [batch["tokens"]["tokens"]["wordpiece_mask"] for batch in batches]
+    packed = [[int(mask.sum()) for mask in masks]] if packs else []
+    return TaskRows([len(mask) for mask in masks], packed, [mask.size(1) for mask in masks])
+
+
+def record(
+    losses: Callable[[], torch.Tensor],
+    parameters: NamedParameters,
+    rows: Any,
+    values: Optional[Callable[[int, int], torch.Tensor]] = None,
+    seeds: Optional[list[int]] = None,
+) -> tuple[torch.Tensor, PerTaskGradients]:
+    """The losses, and what gradients are made of. `rows` may be the number of sentences of each task."""
+    rows = rows if isinstance(rows, TaskRows) else TaskRows(rows)
+    generators = None if seeds is None else TaskGenerators(seeds, rows, torch.device("cpu"))
+    weights = None if values is None else Given(values)
+    with per_task_gradients(parameters, rows, weights, generators) as recorded:
+        found = losses()
+    return found.detach(), recorded.backward(found)
+
+
+def with_values(
+    parameters: NamedParameters, values: Callable[[int, int], torch.Tensor], rows: Any
+) -> AbstractContextManager[None]:
+    rows = rows if isinstance(rows, TaskRows) else TaskRows(rows)
+    return functional_call(parameters, Given(values), rows)
 
 
 def differentiated(loss: torch.Tensor, parameters: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -66,16 +101,16 @@ class TestTagger:
         model = make_tagger(**options).eval()
         named = trainable_parameters(model)
         parameters = [p for _, p in named]
-        losses, recording = record(lambda: model.losses(supports), named, sizes(supports))
+        losses, recording = record(lambda: model.losses(supports), named, rows_of(supports))
         total = [torch.zeros_like(p) for p in parameters]
         for task, support in enumerate(supports):
             loss = model.losses([support])
             assert losses[task].item() == pytest.approx(loss.item(), rel=1e-12)
             expected = differentiated(loss, parameters)
-            assert_close([recording.gradient(n, task) for n in range(len(parameters))], expected)
+            assert_close([recording.of_task(n, task) for n in range(len(parameters))], expected)
             total = [a + b for a, b in zip(total, expected, strict=True)]
         assert not losses.requires_grad
-        assert_close([Recording.total([recording], n) for n in range(len(parameters))], total)
+        assert_close([PerTaskGradients.total([recording], n) for n in range(len(parameters))], total)
 
     @pytest.mark.parametrize("encoder", ["xlm-roberta", "distilbert"])
     def test_other_encoders(
@@ -89,12 +124,13 @@ class TestTagger:
         model = make_tagger(other_encoders[encoder]).eval()
         supports = [task["support"] for task in make_tasks(5, RAGGED, other_encoders[encoder])]
         named = trainable_parameters(model)
-        losses, recording = record(lambda: model.losses(supports), named, sizes(supports))
+        rows = rows_of(supports, packs=encoder == "xlm-roberta")
+        losses, recording = record(lambda: model.losses(supports), named, rows)
         for task, support in enumerate(supports):
             loss = model.losses([support])
             assert losses[task].item() == pytest.approx(loss.item(), rel=1e-12)
             expected = differentiated(loss, [p for _, p in named])
-            assert_close([recording.gradient(n, task) for n in range(len(named))], expected)
+            assert_close([recording.of_task(n, task) for n in range(len(named))], expected)
 
     @pytest.mark.parametrize("frozen_layers", [3, None])
     def test_other_values(
@@ -116,7 +152,7 @@ class TestTagger:
             loss = twin.losses([support])
             assert losses.item() == pytest.approx(loss.item(), rel=1e-12)
             expected = differentiated(loss, [p for _, p in trainable_parameters(twin)])
-            assert_close([recording.gradient(n, 0) for n in range(len(named))], expected)
+            assert_close([recording.of_task(n, 0) for n in range(len(named))], expected)
         for (_, parameter), (version, value, gradient) in zip(named, before, strict=True):
             assert parameter._version == version
             assert torch.equal(parameter, value)
@@ -134,8 +170,8 @@ class TestTagger:
             )
             recordings.append(of_support[1])
             for number, found in enumerate(total):
-                found += recordings[-1].gradient(number, 0)
-        assert_close([Recording.total(recordings, n) for n in range(len(named))], total)
+                found += recordings[-1].of_task(number, 0)
+        assert_close([PerTaskGradients.total(recordings, n) for n in range(len(named))], total)
 
     @pytest.mark.parametrize("context", [torch.no_grad, torch.enable_grad])
     def test_in_any_gradient_mode(
@@ -144,7 +180,7 @@ class TestTagger:
         named = trainable_parameters(model)
         with context():
             _, recording = record(lambda: model.losses(supports[:1]), named, [1])
-            found = [recording.gradient(n, 0) for n in range(len(named))]
+            found = [recording.of_task(n, 0) for n in range(len(named))]
         assert_close(found, differentiated(model.losses(supports[:1]), [p for _, p in named]))
 
     def test_unused_parameters_have_a_gradient_of_zeros(
@@ -152,9 +188,9 @@ class TestTagger:
     ) -> None:
         unused = torch.nn.Parameter(torch.ones(3, 2, dtype=torch.float64))
         named = [*trainable_parameters(model), ("unused", unused)]
-        _, recording = record(lambda: model.losses(supports), named, sizes(supports))
-        assert torch.equal(recording.gradient(len(named) - 1, 2), torch.zeros_like(unused))
-        assert torch.equal(Recording.total([recording], len(named) - 1), torch.zeros_like(unused))
+        _, recording = record(lambda: model.losses(supports), named, rows_of(supports))
+        assert torch.equal(recording.of_task(len(named) - 1, 2), torch.zeros_like(unused))
+        assert torch.equal(PerTaskGradients.total([recording], len(named) - 1), torch.zeros_like(unused))
         assert unused.grad is None
 
     def test_single_precision(self, make_tagger: TaggerMaker, supports: list[TensorDict]) -> None:
@@ -162,9 +198,9 @@ class TestTagger:
         named = trainable_parameters(model)
         expected = [differentiated(model.losses([support]), [p for _, p in named]) for support in supports]
         model.float()
-        _, recording = record(lambda: model.losses(supports), named, sizes(supports))
+        _, recording = record(lambda: model.losses(supports), named, rows_of(supports))
         for task, gradient in enumerate(expected):
-            found = [recording.gradient(n, task) for n in range(len(named))]
+            found = [recording.of_task(n, task) for n in range(len(named))]
             assert all(tensor.dtype == torch.float32 for tensor in found)
             assert_close([tensor.double() for tensor in found], gradient, 1e-5)
 
@@ -176,7 +212,7 @@ class TestTagger:
         named = trainable_parameters(model)
         queries = [task["query"] for task in make_tasks(num_queries, 1)]
         weights = [{name: p.detach() + 0.01 * torch.randn_like(p) for name, p in named} for _ in queries]
-        with with_values(named, lambda task, n: weights[task][named[n][0]], [1] * num_queries):
+        with with_values(named, lambda task, n: weights[task][named[n][0]], rows_of(queries)):
             logits = model(**joined(queries))["logits"]
         assert not logits.requires_grad
         for row, query, own in zip(logits, queries, weights, strict=True):
@@ -194,32 +230,16 @@ class TestTagger:
         model = make_tagger(**options).eval()
         named = trainable_parameters(model)
         with pytest.raises(NotSeparableError):
-            record(lambda: model.losses(supports), named, sizes(supports))
+            record(lambda: model.losses(supports), named, rows_of(supports))
         with (
             pytest.raises(NotSeparableError),
-            with_values(named, lambda task, n: named[n][1], sizes(supports)),
+            with_values(named, lambda task, n: named[n][1], rows_of(supports)),
         ):
             model(**joined(supports))
         for support in supports:
             _, recording = record(lambda s=support: model.losses([s]), named, [len(support["tags"])])
             expected = differentiated(model.losses([support]), [p for _, p in named])
-            assert_close([recording.gradient(n, 0) for n in range(len(named))], expected)
-
-
-def test_changes_of_weights_used_in_other_ways() -> None:
-    """In lower precision, `with_values` asks for the change alone, also where no layer adds the rest."""
-    net = Layers().float()
-    named, halves = trainable_parameters(net), halves_of(net)
-    inputs = torch.randn(6, 3, 4)
-    changes = {name: 0.1 * torch.randn_like(p) for name, p in named}
-
-    def values(task: int, number: int) -> torch.Tensor:
-        name, parameter = named[number]
-        return changes[name] if id(parameter) in halves else parameter.detach() + changes[name]
-
-    with with_values(named, values, [6], halves):
-        found = inputs @ net.first.weight
-    torch.testing.assert_close(found, inputs @ (net.first.weight + changes["first.weight"]).detach())
+            assert_close([recording.of_task(n, 0) for n in range(len(named))], expected)
 
 
 class Layers(torch.nn.Module):
@@ -347,7 +367,7 @@ class TestNetworks:
                 expected[task], [p for _, p in named], retain_graph=True, allow_unused=True
             )
             for number, gradient in enumerate(gradients):
-                found = recording.gradient(number, task)
+                found = recording.of_task(number, task)
                 theirs = torch.zeros_like(found) if gradient is None else gradient
                 torch.testing.assert_close(found, theirs, rtol=1e-10, atol=1e-10)
 
@@ -362,7 +382,7 @@ class TestNetworks:
             [6],
             None if values is None else lambda task, n: values[n],
         )
-        found = [recording.gradient(n, 0) for n in range(len(named))]
+        found = [recording.of_task(n, 0) for n in range(len(named))]
         # An optimiser may write into a gradient, so none shares its memory with anything else.
         tensors = [*found, *(p for _, p in named), *(values or [])]
         assert len({tensor.data_ptr() for tensor in tensors}) == len(tensors)
@@ -393,16 +413,16 @@ class TestNetworks:
             loss = network(net, rows).square().sum()
             assert losses[task].item() == pytest.approx(loss.item(), rel=1e-12)
             expected = differentiated(loss, [p for _, p in named])
-            assert_close([recording.gradient(n, task) for n in range(len(named))], expected)
+            assert_close([recording.of_task(n, task) for n in range(len(named))], expected)
             total = [a + b for a, b in zip(total, expected, strict=True)]
-        assert_close([Recording.total([recording], n) for n in range(len(named))], total)
+        assert_close([PerTaskGradients.total([recording], n) for n in range(len(named))], total)
 
     def test_gradients_end_to_end(self, net: Layers, inputs: torch.Tensor) -> None:
         network, named = SEPARABLE["layer normalisation"], trainable_parameters(net)
         _, recording = record(lambda: self.losses(network, net, inputs), named, self.SIZES)
-        found = recording.gradients([1, 0], first=1, num_tasks=2)
+        found = recording.of_tasks([1, 0], first=1, num_tasks=2)
         for row, task in zip(found, (1, 2), strict=True):
-            expected = [recording.gradient(number, task).flatten() for number in (1, 0)]
+            expected = [recording.of_task(number, task).flatten() for number in (1, 0)]
             assert torch.equal(row, torch.cat(expected))
 
     @pytest.mark.parametrize("name", OTHERS)
@@ -470,14 +490,14 @@ class TestDropout:
     def model(self, make_tagger: TaggerMaker) -> MaxLossTagger:
         return make_tagger().train()
 
-    def test_depends_on_the_generator_alone(self, model: MaxLossTagger, supports: list[TensorDict]) -> None:
+    def test_depends_on_the_seeds_alone(self, model: MaxLossTagger, supports: list[TensorDict]) -> None:
         named = trainable_parameters(model)
 
         def drawn(seed: int, batches: list[TensorDict]) -> list[torch.Tensor]:
             torch.rand(3)
-            generator = torch.Generator().manual_seed(seed)
-            _, recording = record(lambda: model.losses(batches), named, sizes(batches), None, generator)
-            return [Recording.total([recording], n) for n in range(len(named))]
+            seeds = [seed * len(batches) + task for task in range(len(batches))]
+            _, recording = record(lambda: model.losses(batches), named, rows_of(batches), None, seeds)
+            return [PerTaskGradients.total([recording], n) for n in range(len(named))]
 
         # With padding, and of one sentence without.
         for batches in (supports, supports[:1]):
@@ -512,11 +532,10 @@ class TestDropout:
         model.train().float()
         (task,) = make_tasks(1, num_sentences)
         named, batch = trainable_parameters(model), task["support"]
-        generator = torch.Generator().manual_seed(0)
         torch.manual_seed(0)
         ours = [
-            record(lambda: model.losses([batch]), named, [num_sentences], None, generator)[0].item()
-            for _ in range(self.NUM_DRAWS)
+            record(lambda: model.losses([batch]), named, rows_of([batch]), None, [draw])[0].item()
+            for draw in range(self.NUM_DRAWS)
         ]
         with torch.no_grad():
             theirs = [model.losses([batch]).item() for _ in range(self.NUM_DRAWS)]
@@ -534,14 +553,13 @@ class TestDropout:
         model = make_tagger().train()
         named = trainable_parameters(model)
 
-        def run(values: Optional[list[torch.Tensor]]) -> tuple[torch.Tensor, Recording]:
-            generator = torch.Generator().manual_seed(0)
+        def run(values: Optional[list[torch.Tensor]]) -> tuple[torch.Tensor, PerTaskGradients]:
             return record(
                 lambda: model.losses(supports[2:3]),
                 named,
                 [5],
                 None if values is None else lambda task, n: values[n],
-                generator,
+                [0],
             )
 
         start = [p.detach() for _, p in named]
@@ -551,7 +569,7 @@ class TestDropout:
             for step in (1e-5, -1e-5)
         )
         _, recording = run(None)
-        slope = sum((recording.gradient(n, 0) * d).sum().item() for n, d in enumerate(direction))
+        slope = sum((recording.of_task(n, 0) * d).sum().item() for n, d in enumerate(direction))
         assert slope == pytest.approx((above - below) / 2e-5, rel=1e-5)
 
 

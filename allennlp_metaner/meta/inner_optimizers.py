@@ -1,29 +1,28 @@
-"""The updates of an inner optimiser, whose state is fresh for every task, a parameter at a time."""
+"""The optimisers of the inner loop: functions of weights and gradients, with fresh state for every task."""
 
 import inspect
 from collections.abc import Callable
-from typing import Any, Optional, TypeVar
+from typing import Any, Optional
 
 import torch
-from allennlp.common.checks import ConfigurationError
 
-from allennlp_metaner.meta.parameters import NamedParameters
+from allennlp_metaner.nn.bert_adam import BertAdam, bert_adam_
+from allennlp_metaner.nn.parameters import NamedParameters
 
 Gradient = Callable[[], torch.Tensor]
-U = TypeVar("U", bound="type[InnerUpdate]")
 
 
-class InnerUpdate:
+class InnerOptimizer:
     """
-    Updates one parameter after the other, each as soon as its gradient is known and while it is in the CPU's
-    cache. No task needs a snapshot to go back to, and only with `keeps_gradients` one of its gradients.
+    Steps with one parameter after the other, each as soon as its gradient is known and while it is in the
+    CPU's cache. No task needs a snapshot to go back to, and only with `keeps_gradients` one of its gradients.
     Several tasks may take their steps in turns.
 
     This class serves any PyTorch optimiser. Its subclasses know the first step of one optimiser from a fresh
-    state in closed form, so that it needs no state at all; see [`inner_update`](#inner_update).
+    state in closed form, so that it needs no state at all; see [`inner_optimizer`](#inner_optimizer).
 
-    A block of parameters is one matrix, or, where the optimiser looks at every element alone, all vectors
-    with the same options in one.
+    A bucket of parameters is one matrix, or, where the optimiser looks at every element alone, all vectors
+    with the same options, end to end.
 
     # Parameters
 
@@ -36,7 +35,7 @@ class InnerUpdate:
     """
 
     elementwise = False
-    """Whether the update of an element depends on no other element of its parameter."""
+    """Whether the step of an element depends on no other element of its parameter."""
 
     def __init__(
         self,
@@ -44,48 +43,48 @@ class InnerUpdate:
         parameters: NamedParameters,
         keeps_gradients: bool = False,
     ) -> None:
-        self._keeps_gradients = keeps_gradients
+        self.keeps_gradients = keeps_gradients
         # AllenNLP's "multi" hands all work on to other optimisers, which have groups of their own.
         self._optimizers = list(getattr(optimizer, "optimizers", {}).values()) or [optimizer]
         every_group = [group for each in self._optimizers for group in each.param_groups]
         groups = {id(p): group for group in every_group for p in group["params"]}
         self._groups: list[dict[str, Any]] = [groups[id(parameter)] for _, parameter in parameters]
         vectors: dict[int, list[int]] = {}
-        self.blocks: list[list[int]] = []
-        for number, (_, parameter) in enumerate(parameters):
+        self.buckets: list[list[int]] = []
+        for index, (_, parameter) in enumerate(parameters):
             if self.elementwise and parameter.dim() <= 1:
-                vectors.setdefault(id(self._groups[number]), []).append(number)
+                vectors.setdefault(id(self._groups[index]), []).append(index)
             else:
-                self.blocks.append([number])
-        self.blocks += vectors.values()
+                self.buckets.append([index])
+        self.buckets += vectors.values()
         self._unscaled = [(group, group["lr"]) for group in every_group]
         self._state: dict[tuple[int, int], Any] = {}
         self._scratch = torch.empty(0)
-        stand_ins = {id(p): torch.nn.Parameter(torch.empty(0)) for _, p in parameters}
-        self._stand_ins = [stand_ins[id(parameter)] for _, parameter in parameters]
+        placeholders = {id(p): torch.nn.Parameter(torch.empty(0)) for _, p in parameters}
+        self._placeholders = [placeholders[id(parameter)] for _, parameter in parameters]
         for group in every_group:
-            group["params"] = [stand_ins[id(parameter)] for parameter in group["params"]]
+            group["params"] = [placeholders[id(parameter)] for parameter in group["params"]]
 
     def begin(self, learning_rate_scale: float) -> None:
         """
-        Forget all tasks.
+        Drop the state of all tasks, and set the learning rates.
 
         # Parameters
 
         learning_rate_scale : `float`
             A factor on the learning rate, for warm-up and decay.
         """
-        self.forget()
+        self.reset()
         for group, unscaled in self._unscaled:
             group["lr"] = unscaled * learning_rate_scale
 
-    def forget(self) -> None:
-        """All tasks are at their end, also where a block has not made its last step: nothing asked for it."""
+    def reset(self) -> None:
+        """Drop the optimiser state of all tasks, also of buckets whose last step nothing has asked for."""
         self._state.clear()
 
     def __call__(
         self,
-        block: int,
+        bucket: int,
         value: torch.Tensor,
         gradient: Gradient,
         out: Optional[torch.Tensor] = None,
@@ -93,20 +92,20 @@ class InnerUpdate:
         task: int = 0,
     ) -> torch.Tensor:
         """
-        One step of one block of parameters.
+        One step of one bucket of parameters.
 
         # Parameters
 
-        block : `int`
-            Its number in `blocks`, the list of the numbers of each block's parameters.
+        bucket : `int`
+            Its position in `buckets`, the list of the positions of each bucket's parameters.
         value : `torch.Tensor`
-            Its value before the step: a parameter's, or the vectors of the block end to end.
+            Its value before the step: a parameter's, or the vectors of the bucket end to end.
         gradient : `Callable[[], torch.Tensor]`
             Computes the gradient. May be called again at the next step.
         out : `torch.Tensor`, optional (default = `None`)
             Where the value after the step goes; may be `value`. `None` makes a new tensor.
         last : `bool`, optional (default = `True`)
-            Whether the block makes no more steps, so that no state has to be kept.
+            Whether the bucket makes no more steps, so that no state has to be kept.
         task : `int`, optional (default = `0`)
             Whose state it is.
 
@@ -117,76 +116,31 @@ class InnerUpdate:
         if out is None:
             out = torch.empty_like(value)
         with torch.no_grad():
-            self._step(block, task, value, gradient, out, last)
+            self._step(bucket, task, value, gradient, out, last)
         return out
 
-    def change(self, block: int, gradient: torch.Tensor) -> torch.Tensor:
-        """
-        What one first and only step adds to a block, in the precision of `gradient`.
-
-        # Raises
-
-        `ConfigurationError`, if it depends on more than the gradient of each element.
-        """
-        if not self.elementwise or self._options(block)["weight_decay"]:
-            raise ConfigurationError(
-                "dtype = 'bfloat16' of the inner loop needs Adam, AdamW or plain SGD, without weight decay"
-            )
-        zero = torch.zeros((), dtype=gradient.dtype, device=gradient.device)
-        return self(block, zero, lambda: gradient, torch.empty_like(gradient))
-
-    def _options(self, block: int) -> dict[str, Any]:
-        return self._groups[self.blocks[block][0]]
+    def _options(self, bucket: int) -> dict[str, Any]:
+        return self._groups[self.buckets[bucket][0]]
 
     def _step(
-        self, block: int, task: int, value: torch.Tensor, gradient: Gradient, out: torch.Tensor, last: bool
+        self, bucket: int, task: int, value: torch.Tensor, gradient: Gradient, out: torch.Tensor, last: bool
     ) -> None:
         if out is not value:
             out.copy_(value)
-        stand_in = self._stand_ins[self.blocks[block][0]]
-        stand_in.data, stand_in.grad = out, gradient()
-        states = self._state.pop((block, task), [None] * len(self._optimizers))
+        placeholder = self._placeholders[self.buckets[bucket][0]]
+        placeholder.data, placeholder.grad = out, gradient()
+        states = self._state.pop((bucket, task), [None] * len(self._optimizers))
         try:
             for optimizer, state in zip(self._optimizers, states, strict=True):
                 if state is not None:
-                    optimizer.state[stand_in] = state
+                    optimizer.state[placeholder] = state
                 # It passes over all the others, since they have no gradient.
                 optimizer.step()
         finally:
-            stand_in.data, stand_in.grad = torch.empty(0), None
-            states = [optimizer.state.pop(stand_in, None) for optimizer in self._optimizers]
+            placeholder.data, placeholder.grad = torch.empty(0), None
+            states = [optimizer.state.pop(placeholder, None) for optimizer in self._optimizers]
         if not last:
-            self._state[block, task] = states
-
-
-_CLOSED_FORMS: list[tuple[type[torch.optim.Optimizer], type[InnerUpdate]]] = []
-
-
-def closed_form(optimizer: type[torch.optim.Optimizer]) -> Callable[[U], U]:
-    """A decorator for subclasses of [`InnerUpdate`](#innerupdate) that serve `optimizer`."""
-
-    def register(cls: U) -> U:
-        _CLOSED_FORMS.append((optimizer, cls))
-        return cls
-
-    return register
-
-
-def inner_update(
-    optimizer: torch.optim.Optimizer, parameters: NamedParameters, keeps_gradients: bool = False
-) -> InnerUpdate:
-    """
-    The fastest [`InnerUpdate`](#innerupdate) there is for `optimizer`: Adam, AdamW, BertAdam and plain SGD
-    have one of their own.
-    """
-    for kind, update in _CLOSED_FORMS:
-        # PyTorch wraps the method `step` of every class that it makes an optimiser of.
-        same = isinstance(optimizer, kind) and inspect.unwrap(type(optimizer).step) is inspect.unwrap(
-            kind.step
-        )
-        if same and not any(map(has_extras, optimizer.param_groups)):
-            return update(optimizer, parameters, keeps_gradients)
-    return InnerUpdate(optimizer, parameters, keeps_gradients)
+            self._state[bucket, task] = states
 
 
 EXTRAS = ("amsgrad", "maximize", "momentum", "differentiable")
@@ -197,24 +151,22 @@ def has_extras(group: dict[str, Any]) -> bool:
     return any(group.get(option) for option in EXTRAS)
 
 
-@closed_form(torch.optim.SGD)
-class SgdUpdate(InnerUpdate):
+class InnerSgd(InnerOptimizer):
     """Gradient descent without momentum."""
 
     elementwise = True
 
     def _step(
-        self, block: int, task: int, value: torch.Tensor, gradient: Gradient, out: torch.Tensor, last: bool
+        self, bucket: int, task: int, value: torch.Tensor, gradient: Gradient, out: torch.Tensor, last: bool
     ) -> None:
-        group = self._options(block)
+        group = self._options(bucket)
         found = gradient()
         if group["weight_decay"]:
             found = found.add(value, alpha=group["weight_decay"])
         torch.add(value, found, alpha=-group["lr"], out=out)
 
 
-@closed_form(torch.optim.Adam)
-class AdamUpdate(InnerUpdate):
+class InnerAdam(InnerOptimizer):
     """
     Adam and AdamW. From a fresh state, the first step with gradient g is lr * g / (|g| + eps): what Adam
     keeps, parts of g and its square, is undone by the bias correction. The second step needs the first
@@ -224,12 +176,12 @@ class AdamUpdate(InnerUpdate):
     elementwise = True
 
     def _step(
-        self, block: int, task: int, value: torch.Tensor, gradient: Gradient, out: torch.Tensor, last: bool
+        self, bucket: int, task: int, value: torch.Tensor, gradient: Gradient, out: torch.Tensor, last: bool
     ) -> None:
-        group, state = self._options(block), self._state.pop((block, task), None)
+        group, state = self._options(bucket), self._state.pop((bucket, task), None)
         beta1, beta2 = group["betas"]
         found = gradient()
-        again: Any = found if self._keeps_gradients else gradient
+        again: Any = found if self.keeps_gradients else gradient
         if group["weight_decay"]:
             if group.get("decoupled_weight_decay"):
                 value = torch.mul(value, 1 - group["lr"] * group["weight_decay"], out=out)
@@ -241,7 +193,7 @@ class AdamUpdate(InnerUpdate):
             denominator = torch.abs(found, out=self._scratch_like(found)).add_(group["eps"])
             torch.addcdiv(value, found, denominator, value=-group["lr"], out=out)
             if not last:
-                self._state[block, task] = again
+                self._state[bucket, task] = again
             return
         if not isinstance(state, tuple):
             first = state() if callable(state) else state
@@ -268,7 +220,7 @@ class AdamUpdate(InnerUpdate):
             maximize=False,
         )
         if not last:
-            self._state[block, task] = step, mean, square
+            self._state[bucket, task] = step, mean, square
 
     def _scratch_like(self, like: torch.Tensor) -> torch.Tensor:
         """Always the same memory, which is still in the cache. Good until the next call."""
@@ -276,3 +228,44 @@ class AdamUpdate(InnerUpdate):
         if scratch.numel() < like.numel() or (scratch.dtype, scratch.device) != (like.dtype, like.device):
             scratch = self._scratch = torch.empty(like.numel(), dtype=like.dtype, device=like.device)
         return scratch[: like.numel()].view(like.shape)
+
+
+class InnerBertAdam(InnerOptimizer):
+    """BertAdam, with moments of one parameter at a time."""
+
+    def _step(
+        self, bucket: int, task: int, value: torch.Tensor, gradient: Gradient, out: torch.Tensor, last: bool
+    ) -> None:
+        if out is not value:
+            out.copy_(value)
+        mean, square = self._state.pop((bucket, task), None) or (
+            torch.zeros_like(value),
+            torch.zeros_like(value),
+        )
+        bert_adam_([out], [gradient()], [mean], [square], self._options(bucket))
+        if not last:
+            self._state[bucket, task] = mean, square
+
+
+CLOSED_FORMS: dict[type[torch.optim.Optimizer], type[InnerOptimizer]] = {
+    torch.optim.SGD: InnerSgd,
+    torch.optim.Adam: InnerAdam,
+    BertAdam: InnerBertAdam,
+}
+"""The optimisers that have a subclass of [`InnerOptimizer`](#inneroptimizer) of their own."""
+
+
+def inner_optimizer(
+    optimizer: torch.optim.Optimizer, parameters: NamedParameters, keeps_gradients: bool = False
+) -> InnerOptimizer:
+    """
+    The fastest [`InnerOptimizer`](#inneroptimizer) there is for `optimizer`. For the parameters see there.
+    """
+    for kind, closed_form in CLOSED_FORMS.items():
+        # PyTorch wraps the method `step` of every class that it makes an optimiser of.
+        same = isinstance(optimizer, kind) and inspect.unwrap(type(optimizer).step) is inspect.unwrap(
+            kind.step
+        )
+        if same and not any(map(has_extras, optimizer.param_groups)):
+            return closed_form(optimizer, parameters, keeps_gradients)
+    return InnerOptimizer(optimizer, parameters, keeps_gradients)

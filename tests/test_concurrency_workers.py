@@ -1,4 +1,4 @@
-"""Chunks at the same time, unless they share random numbers."""
+"""Microbatches at the same time, unless they share random numbers."""
 
 import threading
 from collections.abc import Callable
@@ -6,9 +6,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from allennlp_metaner.meta.workers import Workers
+from allennlp_metaner.concurrency import Workers
 
-CHUNKS = ["a", "b", "c", "d", "e", "f"]
+MICROBATCHES = ["a", "b", "c", "d", "e", "f"]
 SEEDS = [3, 1, 4, 15, 9, 2]
 
 
@@ -25,53 +25,53 @@ class Crowd:
         self._now = 0
         self.most = 0
 
-    def work(self, chunk: str, seed: int) -> str:
+    def work(self, microbatch: str, seed: int) -> str:
         with self._lock:
             self._now += 1
             self.most = max(self.most, self._now)
         threading.Event().wait(0.05)
         with self._lock:
             self._now -= 1
-        return f"{chunk}{seed}"
+        return f"{microbatch}{seed}"
 
 
 def drawing(crowd: Crowd) -> Callable[[str, int], tuple[str, float]]:
     """Work that takes a number from PyTorch's global generator."""
 
-    def work(chunk: str, seed: int) -> tuple[str, float]:
-        return crowd.work(chunk, seed), torch.rand(()).item()
+    def work(microbatch: str, seed: int) -> tuple[str, float]:
+        return crowd.work(microbatch, seed), torch.rand(()).item()
 
     return work
 
 
-@pytest.mark.parametrize("at_a_time", [1, 2, 3])
-def test_results_in_order(model: torch.nn.Module, at_a_time: int) -> None:
+@pytest.mark.parametrize("num_workers", [1, 2, 3])
+def test_results_in_order(model: torch.nn.Module, num_workers: int) -> None:
     crowd, workers = Crowd(), Workers()
     expected = ["a3", "b1", "c4", "d15", "e9", "f2"]
-    assert workers.map(crowd.work, CHUNKS, SEEDS, model, at_a_time) == expected
-    assert crowd.most == at_a_time
-    assert workers.map(crowd.work, [], [], model, at_a_time) == []
+    assert workers.map(crowd.work, MICROBATCHES, SEEDS, model, num_workers) == expected
+    assert crowd.most == num_workers
+    assert workers.map(crowd.work, [], [], model, num_workers) == []
 
 
-def test_the_first_chunk_is_alone(model: torch.nn.Module) -> None:
+def test_the_first_microbatch_is_alone(model: torch.nn.Module) -> None:
     """Once for every model, and once more in the other mode."""
     crowd, workers = Crowd(), Workers()
-    workers.map(crowd.work, CHUNKS[:1], SEEDS[:1], model, 3)
-    workers.map(crowd.work, CHUNKS[:3], SEEDS[:3], model, 3)
+    workers.map(crowd.work, MICROBATCHES[:1], SEEDS[:1], model, 3)
+    workers.map(crowd.work, MICROBATCHES[:3], SEEDS[:3], model, 3)
     assert crowd.most == 3
     evaluated = Crowd()
-    workers.map(evaluated.work, CHUNKS[:3], SEEDS[:3], model.eval(), 3)
+    workers.map(evaluated.work, MICROBATCHES[:3], SEEDS[:3], model.eval(), 3)
     assert evaluated.most == 2
 
 
 def test_global_random_numbers(model: torch.nn.Module) -> None:
-    """Each chunk has those of its seed, whatever the others do, and the caller's go on as if nothing was."""
+    """Each has those of its seed, whatever the others do, and the caller's go on as if nothing was."""
     found = []
-    for at_a_time in (1, 3):
+    for num_workers in (1, 3):
         crowd, workers = Crowd(), Workers()
         torch.manual_seed(7)
         for _ in range(2):
-            found.append(workers.map(drawing(crowd), CHUNKS, SEEDS, model, at_a_time))
+            found.append(workers.map(drawing(crowd), MICROBATCHES, SEEDS, model, num_workers))
         assert crowd.most == 1
         following = torch.rand(3)
         torch.manual_seed(7)
@@ -85,7 +85,7 @@ def test_global_random_numbers(model: torch.nn.Module) -> None:
 def test_hooks(model: torch.nn.Module) -> None:
     model.register_forward_hook(lambda *_: None)
     crowd, workers = Crowd(), Workers()
-    workers.map(crowd.work, CHUNKS, SEEDS, model, 3)
+    workers.map(crowd.work, MICROBATCHES, SEEDS, model, 3)
     assert crowd.most == 1
 
 
@@ -94,11 +94,11 @@ def test_threads_are_shared_out_and_given_back(model: torch.nn.Module) -> None:
     try:
         torch.set_num_threads(6)
         workers = Workers()
-        for at_a_time, own in ((1, 6), (2, 3), (3, 2), (12, 1)):
-            found = workers.map(lambda *_: torch.get_num_threads(), CHUNKS, SEEDS, model, at_a_time)
-            assert found == [own] * len(CHUNKS)
+        for num_workers, own in ((1, 6), (2, 3), (3, 2), (12, 1)):
+            found = workers.map(lambda *_: torch.get_num_threads(), MICROBATCHES, SEEDS, model, num_workers)
+            assert found == [own] * len(MICROBATCHES)
         with pytest.raises(ZeroDivisionError):
-            workers.map(lambda *_: 1 / 0, CHUNKS, SEEDS, model, 3)
+            workers.map(lambda *_: 1 / 0, MICROBATCHES, SEEDS, model, 3)
         assert torch.get_num_threads() == 6
     finally:
         torch.set_num_threads(before)

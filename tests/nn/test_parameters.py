@@ -8,7 +8,7 @@ import numpy
 import pytest
 import torch
 
-from allennlp_metaner.meta.parameters import preserved, trainable_parameters
+from allennlp_metaner.nn.parameters import preserved, trainable_parameters
 
 
 class Network(torch.nn.Module):

@@ -1,0 +1,295 @@
+"""How the work of an inner loop is shared out: microbatches and groups of tasks, and the memory they take."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from queue import SimpleQueue
+from typing import Any, NamedTuple, Optional, TypeVar
+
+import torch
+
+from allennlp_metaner.meta.fast_weights import (
+    AdaptedTasks,
+    Batch,
+    FastWeights,
+    Learner,
+    WorkerState,
+    first_pass,
+    losses_and_gradients,
+    rows_of,
+)
+from allennlp_metaner.meta.functional import functional_call
+from allennlp_metaner.meta.per_task_gradients import PerTaskGradients
+from allennlp_metaner.nn.joined import longest, num_subwords
+from allennlp_metaner.nn.memory import memory_of
+from allennlp_metaner.nn.parameters import NamedParameters
+from allennlp_metaner.nn.randomness import TaskGenerators, derived_seed
+from allennlp_metaner.nn.task_rows import NotSeparableError
+
+R = TypeVar("R")
+
+QUERY, FROZEN = -1, -2
+"""Passes that are no steps, in the seeds of their random numbers."""
+
+FIXED_COST = 50
+"""The time that a task takes however short its sentences are, in subwords that take as long."""
+
+EFFICIENT_SUBWORDS = 384
+"""From so many rows on, the matrix products of one CPU core gain nothing from more of them."""
+
+MEMORY_SHARE = 4
+"""An inner loop plans with the fourth part of the memory: the model, its optimiser and data need some."""
+
+
+def microbatches_of(
+    batches: Sequence[Batch], others: Sequence[Batch], size: int, multiple: int = 1
+) -> list[list[int]]:
+    """
+    Tasks of like length, the longest first, in microbatches of like work. If there are several, their number
+    is a multiple of the number of cores, as long as that is no more than there are tasks.
+
+    # Parameters
+
+    batches : `Sequence[Batch]`
+        What goes through the model together, one a task.
+    others : `Sequence[Batch]`
+        What else makes work, one a task.
+    size : `int`
+        How many subwords of `batches` a microbatch has at most, unless it is a single task.
+    multiple : `int`, optional (default = `1`)
+        The number of cores.
+
+    # Returns
+
+    `list[list[int]]`
+        The indices of the tasks of each microbatch.
+    """
+    sizes = list(map(num_subwords, batches))
+    lengths = [max(longest(b), longest(o)) for b, o in zip(batches, others, strict=True)]
+    order = sorted(range(len(batches)), key=lambda task: (-lengths[task], task))
+    work = [own + num_subwords(other) + FIXED_COST for own, other in zip(sizes, others, strict=True)]
+    number = -(-sum(sizes) // size)
+    while True:
+        number = min(number + (-number % multiple if number > 1 else 0), len(order))
+        found = _split(order, work, number)
+        if all(len(tasks) == 1 or sum(sizes[task] for task in tasks) <= size for tasks in found):
+            return found
+        number += 1
+
+
+def _split(order: list[int], work: list[int], number: int) -> list[list[int]]:
+    """`order` in so many parts of like work, none of them empty."""
+    parts: list[list[int]] = []
+    done = 0
+    for position, task in enumerate(order):
+        # In the middle of its work, a task is in the part that is due.
+        due = (done + work[task] / 2) * number > len(parts) * sum(work)
+        missing = number - len(parts)
+        if missing and (due or len(order) - position <= missing):
+            parts.append([])
+        parts[-1].append(task)
+        done += work[task]
+    return parts
+
+
+class Limits(NamedTuple):
+    """
+    What cores and memory allow.
+
+    # Parameters
+
+    num_workers : `int`
+        How many microbatches are worked on at the same time.
+    group_size : `int`
+        How many tasks a worker has fast weights for at the same time.
+    microbatch_size : `int`
+        How many subwords go through the model together.
+    keeps_gradients : `bool`
+        Whether there is room for the gradients of the first step until the second, instead of computing them
+        again. Where there is not, memory that nobody needs is given back to the system.
+    """
+
+    num_workers: int
+    group_size: int
+    microbatch_size: int
+    keeps_gradients: bool
+
+
+def limits_of(
+    model: torch.nn.Module,
+    parameters: NamedParameters,
+    num_workers: Optional[int] = None,
+    group_size: Optional[int] = None,
+    microbatch_size: Optional[int] = None,
+) -> Limits:
+    """
+    # Parameters
+
+    model : `torch.nn.Module`
+    parameters : `NamedParameters`
+        Those that adapt.
+    num_workers, group_size, microbatch_size : `int`, optional (default = `None`)
+        If given, what they are to be.
+    """
+    device = parameters[0][1].device
+    memory = memory_of(device) // MEMORY_SHARE
+    copy = sum(parameter.numel() * parameter.element_size() for _, parameter in parameters)
+    cores = torch.get_num_threads() if device.type == "cpu" else 1
+    num_workers = num_workers or max(1, min(cores, memory // copy))
+    of_worker = memory // num_workers
+    if microbatch_size is None:
+        microbatch_size = max(1, of_worker // _bytes_of_a_subword(model))
+        if device.type == "cpu":
+            microbatch_size = min(microbatch_size, EFFICIENT_SUBWORDS)
+    return Limits(
+        num_workers, group_size or max(1, of_worker // (2 * copy)), microbatch_size, of_worker >= 2 * copy
+    )
+
+
+def _bytes_of_a_subword(model: torch.nn.Module) -> int:
+    """What the backward pass keeps of a subword: the inputs and the output gradients of trainable layers."""
+    layers = [layer for layer in model.modules() if isinstance(layer, torch.nn.Linear)]
+    return 1 + sum(
+        (layer.in_features + layer.out_features) * layer.weight.element_size()
+        for layer in layers
+        if layer.weight.requires_grad
+    )
+
+
+Evaluate = Callable[[AdaptedTasks], R]
+"""
+What is computed with the fast weights, possibly at the same time in several threads. If it raises
+`NotSeparableError` for several tasks, it is called again for each alone.
+"""
+
+
+@dataclass(frozen=True)
+class MicrobatchRun:
+    """
+    One run of an inner loop, which workers call with the tasks of a microbatch.
+
+    # Parameters
+
+    model : `Learner`
+    parameters : `NamedParameters`
+        Those that adapt.
+    steps : `Sequence[Sequence[Batch]]`
+        For each task, the sentences that each of its steps is taken on.
+    queries : `Sequence[Batch]`
+    seeds : `Sequence[int]`
+        One a task.
+    max_loss_weight : `float`, optional
+    learning_rate_scale : `float`
+    predicts : `bool`
+        Whether the queries are predicted and not differentiated. They are then handed on as they are.
+    at_once : `bool`
+        Whether all tasks of the microbatch are handed on together, with fast weights that are not in memory.
+    group_size : `int`
+        How many of them otherwise.
+    idle : `SimpleQueue[WorkerState]`
+        The states of the workers.
+    evaluate : `Evaluate`
+    """
+
+    model: Learner
+    parameters: NamedParameters
+    steps: Sequence[Sequence[Batch]]
+    queries: Sequence[Batch]
+    seeds: Sequence[int]
+    max_loss_weight: float | None
+    learning_rate_scale: float
+    predicts: bool
+    at_once: bool
+    group_size: int
+    idle: "SimpleQueue[WorkerState]"
+    evaluate: Evaluate[Any]
+
+    def __call__(self, microbatch: list[int], _: int) -> list[tuple[list[int], Any]]:
+        state = self.idle.get()
+        try:
+            state.optimizer.begin(self.learning_rate_scale)
+            found = (self._at_once if self.at_once else self._in_groups)(state, microbatch)
+            return [result for adapted in found for result in self._evaluated(adapted)]
+        finally:
+            self.idle.put(state)
+
+    def _evaluated(self, adapted: AdaptedTasks) -> list[tuple[list[int], Any]]:
+        """For all tasks together, or, if they cannot be told apart, for each alone."""
+        try:
+            return [(adapted.tasks, self.evaluate(adapted))]
+        except NotSeparableError:
+            if len(adapted.tasks) == 1:
+                raise
+            alone = [adapted.alone(position) for position in range(len(adapted.tasks))]
+            return [(each.tasks, self.evaluate(each)) for each in alone]
+
+    def _at_once(self, state: WorkerState, microbatch: list[int]) -> Iterator[AdaptedTasks]:
+        for tasks, gradients in self._first_pass(microbatch):
+            weights = FastWeights(state.optimizer, self.parameters, gradients, 0, len(tasks))
+            yield self._adapted(tasks, weights, [self.queries[task] for task in tasks])
+
+    def _in_groups(self, state: WorkerState, microbatch: list[int]) -> Iterator[AdaptedTasks]:
+        for tasks, gradients in self._first_pass(microbatch):
+            first = 0
+            for _, alike in groupby(tasks, key=lambda task: len(self.steps[task])):
+                own = list(alike)
+                for start in range(0, len(own), self.group_size):
+                    group = own[start : start + self.group_size]
+                    yield from self._after_all_steps(state, gradients, first + start, group)
+                first += len(own)
+
+    def _first_pass(self, microbatch: list[int]) -> Iterator[tuple[list[int], PerTaskGradients]]:
+        supports = [self.steps[task][0] for task in microbatch]
+        seeds = [derived_seed(self.seeds[task], 0) for task in microbatch]
+        for own, _, gradients in first_pass(
+            self.model, supports, self.parameters, seeds, self.max_loss_weight
+        ):
+            yield microbatch[own], gradients
+
+    def _after_all_steps(
+        self, state: WorkerState, gradients: PerTaskGradients, first: int, group: list[int]
+    ) -> Iterator[AdaptedTasks]:
+        """A group of tasks that make equally many steps; if they cannot share passes, one after the other."""
+        try:
+            adapted = self._stepped(state, gradients, first, group)
+        except NotSeparableError:
+            if len(group) == 1:
+                raise
+            for position, task in enumerate(group):
+                yield self._stepped(state, gradients, first + position, [task])
+        else:
+            yield adapted
+
+    def _stepped(
+        self, state: WorkerState, gradients: PerTaskGradients, first: int, group: list[int]
+    ) -> AdaptedTasks:
+        num_steps = len(self.steps[group[0]])
+        later = [(step, task) for step in range(1, num_steps) for task in group]
+        # Queries go apart, since they may be much longer or shorter than support sets.
+        supports = self._prepared(later, [self.steps[task][step] for step, task in later])
+        queries = [self.queries[task] for task in group]
+        if not self.predicts:
+            queries = self._prepared([(QUERY, task) for task in group], queries)
+        weights = state.step(gradients, first, len(group), None, last=num_steps == 1)
+        for step in range(1, num_steps):
+            own = supports[(step - 1) * len(group) : step * len(group)]
+            seeds = [derived_seed(self.seeds[task], step) for task in group]
+            _, gradients = losses_and_gradients(
+                self.model, own, self.parameters, seeds, weights, max_loss_weight=self.max_loss_weight
+            )
+            weights = state.step(gradients, 0, len(group), weights, last=step == num_steps - 1)
+        return self._adapted(group, weights, queries)
+
+    def _adapted(self, tasks: list[int], weights: FastWeights, queries: Sequence[Batch]) -> AdaptedTasks:
+        seeds = [derived_seed(self.seeds[task], QUERY) for task in tasks]
+        return AdaptedTasks(tasks, weights, self.parameters, queries, seeds)
+
+    def _prepared(self, passes: list[tuple[int, int]], batches: list[Batch]) -> list[Batch]:
+        """Batches with the hidden states of frozen layers, each for a pass (step or query) of a task."""
+        if not batches:
+            return []
+        rows = rows_of(self.model, batches)
+        seeds = [derived_seed(self.seeds[task], FROZEN, step) for step, task in passes]
+        generators = TaskGenerators(seeds, rows, self.parameters[0][1].device)
+        with functional_call([], None, rows, generators):
+            return list(self.model.prepared(batches))
