@@ -76,6 +76,7 @@ setup(
     extras_require={
         "dev": [
             *SERVE,
+            "faiss-cpu>=1.10",
             "griffe",
             "httpx>=0.27",
             "hypothesis",
@@ -90,6 +91,7 @@ setup(
             "ruff",
         ],
         "onnx": ["onnx>=1.16", "onnxruntime>=1.17"],
+        "faiss": ["faiss-cpu>=1.10"],
         "serve": SERVE,
     },
 )

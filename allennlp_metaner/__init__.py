@@ -31,7 +31,7 @@ from allennlp_metaner.meta import maml, second_order_maml
 from allennlp_metaner.models import max_loss_tagger, word_transformer_embedder
 from allennlp_metaner.nn import bert_adam, span_f1
 from allennlp_metaner.predictors import adapting_predictor
-from allennlp_metaner.retrieval import sentence_encoder, similarity_index
+from allennlp_metaner.retrieval import faiss_index, sentence_encoder, similarity_index
 from allennlp_metaner.settings import set_defaults, set_matmul_precision
 from allennlp_metaner.tagging.name_tagger import NameTagger
 from allennlp_metaner.tagging.results import Document, Entity, Neighbor, Sentence
@@ -58,6 +58,7 @@ __all__ = [
     "errors",
     "experiment",
     "export",
+    "faiss_index",
     "fused_adam",
     "json_reader",
     "label",

@@ -93,7 +93,7 @@ class ExactIndex(SimilarityIndex):
         k: int,
         exclude: Sequence[Sequence[int]] | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        rows, columns = _excluded_pairs(len(pool), len(queries), k, exclude)
+        rows, columns = excluded_pairs(len(pool), len(queries), k, exclude)
         indices = np.empty((len(queries), k), dtype=np.int64)
         similarities = np.empty((len(queries), k), dtype=np.float32)
         with torch.inference_mode(), full_precision():
@@ -116,14 +116,14 @@ class ExactIndex(SimilarityIndex):
         indices = np.empty((len(queries), k), dtype=np.int64)
         similarities = np.empty((len(queries), k), dtype=np.float32)
         sure = np.flatnonzero(~unsure)
-        indices[sure], similarities[sure] = _best(pool, queries, near[0], columns[near], k)
+        indices[sure], similarities[sure] = best_pairs(pool, queries, near[0], columns[near], k)
         # Crowded rows: all their near pairs. So few at a time that these fit in a block, however many they
         # are.
         doubtful = np.flatnonzero(unsure)
         step = max(1, self._query_block * self._pool_block // len(pool))
         for part in (doubtful[start : start + step] for start in range(0, len(doubtful), step)):
             near = self._near_pairs(pool, queries, threshold, part, excluded)
-            indices[part], similarities[part] = _best(pool, queries, *near, k)
+            indices[part], similarities[part] = best_pairs(pool, queries, *near, k)
         return indices, similarities
 
     def _candidates(
@@ -200,12 +200,12 @@ class RandomIndex(SimilarityIndex):
         k: int,
         exclude: Sequence[Sequence[int]] | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        rows, columns = _excluded_pairs(len(pool), len(queries), k, exclude)
+        rows, columns = excluded_pairs(len(pool), len(queries), k, exclude)
         bounds = np.searchsorted(rows, np.arange(len(queries) + 1))
         drawn = np.empty((len(queries), k), dtype=np.int64)
         for row, query in enumerate(queries):
             drawn[row] = self._draw(len(pool), query, k, columns[bounds[row] : bounds[row + 1]])
-        return _best(pool, queries, np.repeat(np.arange(len(queries)), k), drawn.reshape(-1), k)
+        return best_pairs(pool, queries, np.repeat(np.arange(len(queries)), k), drawn.reshape(-1), k)
 
     def _draw(self, pool_size: int, query: np.ndarray, k: int, excluded: np.ndarray) -> np.ndarray:
         content = hashlib.sha256(np.asarray(query, dtype=np.float32).tobytes()).digest()
@@ -217,7 +217,7 @@ class RandomIndex(SimilarityIndex):
         return positions
 
 
-def _excluded_pairs(
+def excluded_pairs(
     pool_size: int, num_queries: int, k: int, exclude: Sequence[Sequence[int]] | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """The distinct excluded pairs (query, pool position) in ascending order, after checking what is left."""
@@ -258,7 +258,7 @@ def _topk(scores: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]
     return best, columns.gather(1, order)
 
 
-def _best(
+def best_pairs(
     pool: np.ndarray, queries: np.ndarray, rows: np.ndarray, columns: np.ndarray, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """

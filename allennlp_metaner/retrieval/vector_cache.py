@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from errno import EEXIST, ENOTEMPTY
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from filelock import FileLock, Timeout
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 METADATA = "metadata.json"
 """The file whose presence means that a directory is complete. It is written last."""
@@ -34,10 +36,10 @@ def cache_key(sentences: Sequence[Sequence[str]], encoder_fingerprint: str) -> s
     return digest.hexdigest()
 
 
-class VectorCache:
+class DirectoryCache(Generic[T]):
     """
-    Arrays on disk: `directory/KEY/vectors.npy`, and beside it a `metadata.json` with shape, type and
-    checksum.
+    Things that take long to compute, on disk: each in a directory `directory/KEY`, with a `metadata.json`
+    that has checksums. Subclasses say how a thing is written and read.
 
     An entry appears by renaming a complete directory; an interrupted write leaves nothing that could be
     taken for one, and its remains are removed by the next write. A damaged entry is noticed, reported in
@@ -50,62 +52,72 @@ class VectorCache:
         If `None`, the environment variable `METANER_CACHE`, or else `~/.cache/allennlp_metaner`.
     """
 
+    plural = "things"
+    """What is cached, for messages."""
+
     def __init__(self, directory: str | os.PathLike[str] | None = None) -> None:
         default = os.environ.get("METANER_CACHE") or "~/.cache/allennlp_metaner"
         self.directory = Path(directory or default).expanduser()
 
-    def get_or_compute(self, key: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
+    def get_or_compute(self, key: str, compute: Callable[[], T]) -> T:
         """
-        The array stored under `key`, or else what `compute` returns, which is then stored.
+        The thing stored under `key`, or else what `compute` returns, which is then stored.
 
         # Parameters
 
         key : `str`
             A file name: see [`cache_key`](#cache_key).
-        compute : `Callable[[], np.ndarray]`
+        compute : `Callable[[], T]`
 
         # Returns
 
-        `np.ndarray`
+        `T`
         """
-        vectors = self._load(key)
-        if vectors is not None:
-            return vectors
+        found = self._load(key)
+        if found is not None:
+            return found
         with self._exclusive(key) as writable:
             # Another process may have stored it while this one waited.
-            vectors = self._load(key) if writable else None
-            if vectors is None:
-                vectors = compute()
+            found = self._load(key) if writable else None
+            if found is None:
+                found = compute()
                 if writable:
-                    self._store(key, vectors)
-        return vectors
+                    self._store(key, found)
+        return found
 
-    def _load(self, key: str) -> np.ndarray | None:
+    def _describe(self, content: T) -> dict[str, Any]:
+        """What else the metadata file holds of a thing; must be JSON."""
+        raise NotImplementedError
+
+    def _write(self, entry: Path, content: T) -> None:
+        """Write a thing to a new directory."""
+        raise NotImplementedError
+
+    def _read(self, entry: Path, metadata: dict[str, Any]) -> T:
+        """Read a thing; a `ValueError` or `KeyError`, if the metadata does not describe it."""
+        raise NotImplementedError
+
+    def _load(self, key: str) -> T | None:
         entry = self.directory / key
         try:
-            metadata = read_metadata(entry)
-            vectors = np.load(entry / _VECTORS, allow_pickle=False)
-            if [list(vectors.shape), str(vectors.dtype)] != [metadata["shape"], metadata["dtype"]]:
-                raise ValueError("the shape or type of the array is not that of the metadata")
+            return self._read(entry, read_metadata(entry))
         except FileNotFoundError as error:
             if entry.exists():
                 logger.warning(
-                    "The cached vectors in %s are incomplete and will be replaced: %s", entry, error
+                    "The cached %s in %s are incomplete and will be replaced: %s", self.plural, entry, error
                 )
-            return None
         except (OSError, ValueError, KeyError) as error:
-            logger.warning("The cached vectors in %s are damaged and will be replaced: %s", entry, error)
-            return None
-        return vectors
+            logger.warning(
+                "The cached %s in %s are damaged and will be replaced: %s", self.plural, entry, error
+            )
+        return None
 
-    def _store(self, key: str, vectors: np.ndarray) -> None:
+    def _store(self, key: str, content: T) -> None:
         try:
-            with new_directory(
-                self.directory / key, shape=list(vectors.shape), dtype=str(vectors.dtype)
-            ) as entry:
-                np.save(entry / _VECTORS, vectors, allow_pickle=False)
+            with new_directory(self.directory / key, **self._describe(content)) as entry:
+                self._write(entry, content)
         except OSError as error:
-            logger.warning("The vectors could not be cached in %s: %s", self.directory, error)
+            logger.warning("The %s could not be cached in %s: %s", self.plural, self.directory, error)
 
     @contextmanager
     def _exclusive(self, key: str) -> Iterator[bool]:
@@ -117,7 +129,10 @@ class VectorCache:
             lock.acquire()
         except (OSError, NotImplementedError) as error:
             logger.warning(
-                "Vectors are not cached: the directory %s cannot be written: %s", self.directory, error
+                "%s are not cached: the directory %s cannot be written: %s",
+                self.plural.capitalize(),
+                self.directory,
+                error,
             )
         try:
             yield lock.is_locked
@@ -133,6 +148,24 @@ class VectorCache:
 
     def _lock_file(self, key: str) -> str:
         return str(self.directory / f"{key}.lock")
+
+
+class VectorCache(DirectoryCache[np.ndarray]):
+    """Arrays on disk: `directory/KEY/vectors.npy`, see [`DirectoryCache`](#directorycache)."""
+
+    plural = "vectors"
+
+    def _describe(self, content: np.ndarray) -> dict[str, Any]:
+        return {"shape": list(content.shape), "dtype": str(content.dtype)}
+
+    def _write(self, entry: Path, content: np.ndarray) -> None:
+        np.save(entry / _VECTORS, content, allow_pickle=False)
+
+    def _read(self, entry: Path, metadata: dict[str, Any]) -> np.ndarray:
+        vectors: np.ndarray = np.load(entry / _VECTORS, allow_pickle=False)
+        if self._describe(vectors) != {key: metadata[key] for key in ("shape", "dtype")}:
+            raise ValueError("the shape or type of the array is not that of the metadata")
+        return vectors
 
 
 @contextmanager
