@@ -15,6 +15,7 @@ ALLOWED = {
     "settings": set[str](),
     "atomic": set[str](),
     "configs": set[str](),
+    "look": set[str](),
     "concurrency": set[str](),
     "data": {"concurrency", "settings"},
     "nn": {"data.coding", "settings"},
@@ -26,12 +27,13 @@ ALLOWED = {
     "predictors": FOUNDATION | {"meta", "models", "retrieval", "tasks"},
     "evaluation": FOUNDATION | {"meta", "models", "retrieval", "tasks"},
     # Loads archives as the commands do.
-    "tagging": FOUNDATION | {"meta", "models", "retrieval", "tasks", "predictors", "commands.loading"},
+    "tagging": FOUNDATION
+    | {"meta", "models", "retrieval", "tasks", "predictors", "commands.loading", "look"},
     "serving": FOUNDATION
     | {"meta", "models", "retrieval", "tasks", "predictors", "commands.loading"}
-    | {"tagging"},
+    | {"look", "tagging"},
     "unlabelled": FOUNDATION | {"meta", "models", "retrieval", "tasks"},
-    "analysis": {"data"},
+    "analysis": {"data", "look"},
     "exporting": FOUNDATION | {"meta", "models", "retrieval", "tagging", "analysis"},
     # Knows models, readers and trainers by their registered names and AllenNLP's own functions alone.
     "experiments": {"analysis", "atomic"},

@@ -8,28 +8,9 @@ from allennlp_metaner.analysis.case_studies import KINDS, Case, Differences, mis
 from allennlp_metaner.analysis.errors import Counts
 from allennlp_metaner.data.coding import Span, spans
 from allennlp_metaner.data.raw_text import CHINESE_OR_KANA
-
-# The angles of the colours of entity types, far from each other. Further types begin again: their names tell.
-_HUES = (210, 130, 35, 285, 175, 330, 65, 245)
+from allennlp_metaner.look import STYLE, hue
 
 _STYLE = """
-:root {
-  color-scheme: light dark;
-  --text: #1b1b1f; --quiet: #55565e; --page: #f4f4f6; --card: #fff; --line: #d5d6dc; --bad: #b3001b;
-  --good: #0a6b2d; --fill: 75% 89%; --edge: 45% 42%;
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    --text: #e9e9ee; --quiet: #acaeb8; --page: #17181b; --card: #212226; --line: #3c3d45; --bad: #ff8f8f;
-    --good: #7fd89a; --fill: 45% 23%; --edge: 45% 58%;
-  }
-}
-* { box-sizing: border-box; }
-body {
-  margin: 0 auto; padding: 1.5rem clamp(.75rem, 3vw, 2rem); max-width: 70rem;
-  background: var(--page); color: var(--text); font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere;
-}
-h1 { margin: 0 0 .25rem; font-size: 1.5rem; line-height: 1.25; }
 h2 { margin: 0; font-size: 1rem; }
 h3 { margin: .75rem 0 .25rem; font-size: .875rem; font-weight: 600; color: var(--quiet); }
 p { margin: .25rem 0 .75rem; }
@@ -38,7 +19,6 @@ th, td { padding: .25rem 1rem .25rem 0; text-align: start; vertical-align: top; 
 td:first-of-type { overflow-wrap: anywhere; }
 thead th { color: var(--quiet); font-weight: 600; }
 tbody tr { border-top: 1px solid var(--line); }
-.number { font-variant-numeric: tabular-nums; white-space: nowrap; }
 code { display: block; font-size: .8125rem; }
 fieldset, article { background: var(--card); border: 1px solid var(--line); border-radius: .5rem; }
 fieldset { margin: 1rem 0; padding: .25rem 1rem .5rem; }
@@ -52,19 +32,8 @@ dl { display: grid; grid-template-columns: 5.5rem 1fr; gap: .375rem .75rem; marg
 dt { color: var(--quiet); font-size: .875rem; }
 dt, dd, .key { margin: 0; line-height: 1.9; }
 .support { font-size: .9375rem; }
-mark, .wrong, .missed {
-  padding: .1rem .25rem; border-radius: .25rem;
-  -webkit-box-decoration-break: clone; box-decoration-break: clone;
-}
-mark {
-  background: hsl(var(--hue) var(--fill)); color: inherit; border: 1px solid hsl(var(--hue) var(--edge));
-}
-mark b, .wrong b, .missed b {
-  margin-inline-start: .35em; font-size: .72em; letter-spacing: .03em; white-space: nowrap;
-}
+mark b, .wrong b, .missed b { margin-inline-start: .35em; }
 .wrong { border: 2px dashed var(--bad); }
-.missed { border: 2px dotted var(--bad); }
-.missed b { color: var(--bad); }
 .right { color: var(--good); }
 @media (max-width: 40rem) {
   dl { grid-template-columns: 1fr; gap: 0; }
@@ -110,7 +79,7 @@ def render(differences: Differences, base: Side, adapted: Side, data_file: str) 
         or load anything.
     """
     colours = _colours(differences.cases)
-    types = "".join(f"\n.t{colour} {{ --hue: {_HUES[colour]}; }}" for colour in sorted({*colours.values()}))
+    types = "".join(f"\n.t{number} {{ --hue: {hue(type_)}; }}" for type_, number in colours.items())
     shown = {case.kind for case in differences.cases}
     kinds = [kind for kind in KINDS if kind in shown]
     only = "".join(
@@ -129,17 +98,17 @@ def render(differences: Differences, base: Side, adapted: Side, data_file: str) 
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
         "style-src 'unsafe-inline'\">\n"
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>Case studies: {escape(data_file)}</title>\n<style>{_STYLE}{types}{only}\n</style>\n"
+        f"<title>Case studies: {escape(data_file)}</title>\n<style>{STYLE}{_STYLE}{types}{only}\n</style>\n"
         "</head>\n<body>\n" + "\n".join(parts) + "\n</body>\n</html>\n"
     )
 
 
 def _colours(cases: Sequence[Case]) -> dict[str, int]:
-    """A colour for each entity type, in the alphabet's order."""
+    """The number of each entity type's colour, in the alphabet's order."""
     tags = [tags for case in cases for tags in (case.gold or (), case.base, case.adapted)]
     tags += [support.tags for case in cases for support in case.support]
     types = sorted({type_ for sentence in tags for type_, _, _ in spans(sentence)})
-    return {type_: number % len(_HUES) for number, type_ in enumerate(types)}
+    return {type_: number for number, type_ in enumerate(types)}
 
 
 def _header(differences: Differences, base: Side, adapted: Side, data_file: str) -> Iterator[str]:

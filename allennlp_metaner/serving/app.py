@@ -1,6 +1,7 @@
 """The HTTP API."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,11 +15,13 @@ from starlette.types import ASGIApp
 from allennlp_metaner.serving import schema
 from allennlp_metaner.serving.batcher import Batcher, QueueFullError
 from allennlp_metaner.serving.bodies import gone, reading_bodies
-from allennlp_metaner.serving.errors import RefusedError, add_handlers
+from allennlp_metaner.serving.errors import UNEXPECTED, RefusedError, add_handlers
 from allennlp_metaner.serving.metrics import Metrics
 from allennlp_metaner.serving.page import page, page_headers
 from allennlp_metaner.serving.taggers import Taggers
 from allennlp_metaner.tagging.results import Document
+
+logger = logging.getLogger(__name__)
 
 PATHS = ("/", "/predict", "/health", "/metrics", "/openapi.json")
 PROBLEMS: dict[Union[int, str], dict[str, Any]] = {
@@ -49,7 +52,7 @@ class Limits:
         The most requests that wait for the model.
     batch_size : `int`, optional (default = `32`)
         The most sentences that go through the model together.
-    body_seconds : `float`, optional (default = `30`)
+    request_seconds : `float`, optional (default = `30`)
         For how long a client may send a request.
 
     # Raises
@@ -60,7 +63,7 @@ class Limits:
     max_characters: int = 20_000
     queue_size: int = 64
     batch_size: int = 32
-    body_seconds: float = 30.0
+    request_seconds: float = 30.0
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -125,9 +128,14 @@ class Service:
         either: set[asyncio.Future[Any]] = {answer, leaving}
         try:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            if answer.done():
-                return answer.result()
-            raise RefusedError(499, None, "the client has gone")
+            if not answer.done():
+                raise RefusedError(499, None, "the client has gone")
+            return answer.result()
+        except RefusedError:
+            raise
+        except Exception as error:
+            logger.exception("the model failed on a request")
+            raise RefusedError(500, None, UNEXPECTED) from error
         finally:
             # What still waits is not labelled for nobody.
             answer.cancel()
@@ -185,4 +193,4 @@ def make_app(taggers: Taggers, limits: Limits) -> ASGIApp:
         return HTMLResponse(page(), headers=page_headers())
 
     max_bytes = BYTES_PER_CHARACTER * limits.max_characters + OTHER_BYTES
-    return service.metrics.observing(reading_bodies(app, max_bytes, limits.body_seconds))
+    return service.metrics.observing(reading_bodies(app, max_bytes, limits.request_seconds))

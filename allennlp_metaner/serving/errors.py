@@ -10,6 +10,9 @@ from starlette.exceptions import HTTPException
 
 from allennlp_metaner.serving.schema import Problem, Problems
 
+# The log tells what happened; the client might not be who should know.
+UNEXPECTED = "the service failed on this request; its log says why"
+
 
 class RefusedError(Exception):
     """
@@ -70,9 +73,7 @@ async def _http_error(_: Request, error: Exception) -> JSONResponse:
 
 
 async def _unexpected(_: Request, error: Exception) -> JSONResponse:
-    # The log tells what happened; the client might not be who should know.
-    problem = Problem(field=None, message="the service failed on this request; its log says why")
-    return _response(500, [problem])
+    return _response(500, [Problem(field=None, message=UNEXPECTED)])
 
 
 def _problem(found: Mapping[str, Any]) -> Problem:

@@ -1,18 +1,28 @@
 """The page of the service: one file that loads nothing, and may run nothing but its own script."""
 
 import hashlib
+import json
 import re
 from base64 import b64encode
 from functools import cache
 from pathlib import Path
+
+from allennlp_metaner import look
 
 PAGE = Path(__file__).with_name("page.html")
 
 
 @cache
 def page() -> str:
-    """The page, in HTML."""
-    return PAGE.read_text(encoding="utf-8")
+    """The page, in HTML, with the look of all pages."""
+    text = PAGE.read_text(encoding="utf-8")
+    for name, content in {
+        "/* look */": look.STYLE,
+        "/* hues */": json.dumps(look.HUES),
+        "/* other hues */": json.dumps(look.OTHER_HUES),
+    }.items():
+        text = text.replace(name, content)
+    return text
 
 
 @cache

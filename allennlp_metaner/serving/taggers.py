@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
 
 from allennlp.common.checks import ConfigurationError
 
@@ -9,6 +11,7 @@ from allennlp_metaner.commands.loading import load_checked
 from allennlp_metaner.meta.test_time_adaptation import adaptation_of, adapts
 from allennlp_metaner.tagging.backends import ArchiveBackend
 from allennlp_metaner.tagging.engine import Engine
+from allennlp_metaner.tagging.exported_tagger import read_config
 from allennlp_metaner.tagging.name_tagger import NameTagger
 
 
@@ -31,7 +34,11 @@ class Taggers:
 
 
 def load_taggers(
-    archive_file: str, cuda_device: int = -1, overrides: str = "", language: str = "xx"
+    archive_file: str,
+    cuda_device: int = -1,
+    overrides: str = "",
+    language: str = "xx",
+    runtime: Optional[str] = None,
 ) -> Taggers:
     """
     The taggers of an archive, with one model. With adaptation only if the archive can.
@@ -39,14 +46,23 @@ def load_taggers(
     # Parameters
 
     archive_file : `str`
+        An archive, a serialization directory, or a folder that `metaner-export` wrote.
     cuda_device : `int`, optional (default = `-1`)
     overrides : `str`, optional (default = `""`)
     language : `str`, optional (default = `"xx"`)
+    runtime : `str`, optional (default = `None`)
+        What runs an exported model, see [`NameTagger.load`](../tagging/name_tagger.md#load).
 
     # Raises
 
-    `ConfigurationError`, if it cannot do what its settings say.
+    `ConfigurationError`, if it cannot do what its settings say, or there is none.
     """
+    name = _name(Path(archive_file))
+    if runtime is not None or read_config(Path(archive_file)) is not None:
+        exported = NameTagger.load(
+            archive_file, language=language, cuda_device=cuda_device, overrides=overrides, runtime=runtime
+        )
+        return Taggers(name, {False: exported}, adapts=False)
     archive = load_checked(archive_file, cuda_device, overrides)
     default = adapts(archive.model)
     by_adaptation = {False: NameTagger(Engine(ArchiveBackend(archive, False), language=language))}
@@ -56,4 +72,10 @@ def load_taggers(
     except ConfigurationError:
         if default:
             raise
-    return Taggers(archive_file, by_adaptation, default)
+    return Taggers(name, by_adaptation, default)
+
+
+def _name(path: Path) -> str:
+    """What an archive is called, without where it is: that is nobody's business."""
+    path = path.resolve()
+    return path.parent.name if path.name == "model.tar.gz" else path.name

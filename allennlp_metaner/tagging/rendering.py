@@ -8,6 +8,7 @@ from allennlp.common.checks import ConfigurationError
 
 from allennlp_metaner.data.coding import spans
 from allennlp_metaner.data.raw_text import without_surrogates
+from allennlp_metaner.look import hue
 
 if TYPE_CHECKING:
     from spacy.tokens import Doc, Span
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
 # What a line of columns cannot hold.
 LINE_OR_COLUMN_END = re.compile(r"[\t\r\n]")
-# Light enough for displaCy's black text.
-COLORS = {"PER": "#aa9cfc", "ORG": "#7aecec", "LOC": "#ff9561", "MISC": "#e4e7d2", "DATE": "#bfe1d9"}
+# Light enough for displaCy's black text; the hue comes before it.
+SATURATION_AND_LIGHTNESS = "75% 84%"
 # Codes of ANSI: magenta, cyan and green. Others are yellow.
 TERMINAL_COLORS = {"PER": 35, "ORG": 36, "LOC": 32}
 
@@ -122,7 +123,7 @@ def html(document: "Document", page: bool = False) -> str:
         # displaCy escapes texts, but not labels.
         label = escape(f"{entity.label} {entity.confidence:.2f}")
         entities.append({"start": entity.start, "end": entity.end, "label": label})
-        colors[label] = COLORS.get(entity.label, "#ddd")
+        colors[label] = f"hsl({hue(entity.label)} {SATURATION_AND_LIGHTNESS})"
     text = without_surrogates(document.text)
     rendered: str = EntityRenderer({"colors": colors}).render(
         [{"text": text, "ents": entities, "title": None}], page=page

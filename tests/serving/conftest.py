@@ -10,7 +10,7 @@ import pytest
 import uvicorn
 
 from allennlp_metaner.serving.app import Limits, make_app
-from allennlp_metaner.serving.server import bound_socket
+from allennlp_metaner.serving.server import bound_socket, make_server
 from allennlp_metaner.serving.taggers import Taggers
 from allennlp_metaner.tagging.backends import Backend, Tagged
 from allennlp_metaner.tagging.engine import Engine
@@ -58,6 +58,7 @@ class Running:
     url: str
     server: uvicorn.Server
     thread: threading.Thread
+    client: httpx.Client
 
     @property
     def address(self) -> tuple[str, int]:
@@ -65,10 +66,10 @@ class Running:
         return host, int(port)
 
     def post(self, **content: object) -> httpx.Response:
-        return httpx.post(f"{self.url}/predict", json=content, timeout=60)
+        return self.client.post("/predict", json=content)
 
     def metric(self, name: str) -> float:
-        lines = httpx.get(f"{self.url}/metrics").text.splitlines()
+        lines = self.client.get("/metrics").text.splitlines()
         return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
 
 
@@ -76,8 +77,7 @@ class Running:
 def running(found: Taggers, limits: Limits) -> Iterator[Running]:
     """A service, until the end of the block."""
     bound = bound_socket("127.0.0.1", 0)
-    config = uvicorn.Config(make_app(found, limits), log_level="critical", ws="none")
-    server = uvicorn.Server(config)
+    server = make_server(make_app(found, limits), limits.request_seconds)
     thread = threading.Thread(target=server.run, args=([bound],))
     thread.start()
     try:
@@ -87,7 +87,8 @@ def running(found: Taggers, limits: Limits) -> Iterator[Running]:
                 break
             thread.join(0.05)
         assert server.started
-        yield Running(url, server, thread)
+        with httpx.Client(base_url=url, timeout=60) as client:
+            yield Running(url, server, thread, client)
     finally:
         server.should_exit = True
         thread.join(60)
@@ -114,5 +115,5 @@ def start() -> Iterator[Start]:
 def service() -> Iterator[Running]:
     """A service with both answers, which adapts."""
     both = taggers(PlainBackend(), CapitalsBackend(), adapts=True)
-    with running(both, Limits(max_characters=1000, body_seconds=2)) as found:
+    with running(both, Limits(max_characters=1000, request_seconds=2)) as found:
         yield found

@@ -87,8 +87,8 @@ def test_details_and_threshold(service: Running) -> None:
 def test_wrong_fields(
     service: Running, content: object, status: int, field: str | None, message: str
 ) -> None:
-    response = httpx.post(
-        f"{service.url}/predict", content=json.dumps(content), headers={"Content-Type": "application/json"}
+    response = service.client.post(
+        "/predict", content=json.dumps(content), headers={"Content-Type": "application/json"}
     )
     assert response.status_code == status
     (problem,) = response.json()["errors"]
@@ -111,9 +111,7 @@ def test_wrong_fields(
     ],
 )
 def test_bodies_that_are_no_request(service: Running, body: bytes, status: int) -> None:
-    response = httpx.post(
-        f"{service.url}/predict", content=body, headers={"Content-Type": "application/json"}, timeout=60
-    )
+    response = service.client.post("/predict", content=body, headers={"Content-Type": "application/json"})
     assert response.status_code == status, response.text
     if status != 200:
         assert response.json()["errors"][0]["message"]
@@ -122,24 +120,24 @@ def test_bodies_that_are_no_request(service: Running, body: bytes, status: int) 
 
 def test_other_requests(service: Running) -> None:
     for method, path, status in [("GET", "/predict", 405), ("GET", "/none", 404), ("PUT", "/", 405)]:
-        response = httpx.request(method, service.url + path)
+        response = service.client.request(method, path)
         assert response.status_code == status
         assert response.json()["errors"][0]["field"] is None
-    plain = httpx.post(f"{service.url}/predict", content=b"Anna", headers={"Content-Type": "text/plain"})
+    plain = service.client.post("/predict", content=b"Anna", headers={"Content-Type": "text/plain"})
     assert (
         plain.status_code == 422 and "Content-Type: application/json" in plain.json()["errors"][0]["message"]
     )
 
 
 def test_health_schema_and_metrics(service: Running) -> None:
-    assert httpx.get(f"{service.url}/health").json() == {
+    assert service.client.get("/health").json() == {
         "status": "ok",
         "model": "a model",
         "adapts": True,
         "adapt_choices": [False, True],
         "max_characters": 1000,
     }
-    schema = httpx.get(f"{service.url}/openapi.json").json()
+    schema = service.client.get("/openapi.json").json()
     responses = schema["paths"]["/predict"]["post"]["responses"]
     assert {"200", "413", "422", "429"} <= responses.keys()
     for status in ("413", "422", "429"):
@@ -147,7 +145,7 @@ def test_health_schema_and_metrics(service: Running) -> None:
         assert content == {"$ref": "#/components/schemas/Problems"}
     before = {name: service.metric(name) for name in METRICS}
     service.post(text="so Anna left Rome")
-    httpx.get(f"{service.url}/made/up")
+    service.client.get("/made/up")
     after = {name: service.metric(name) for name in METRICS}
     assert [after[name] - before[name] for name in METRICS] == [1, 1, 2, 17, 1]
 
@@ -185,7 +183,7 @@ def test_the_queue_is_bounded_and_waiting_requests_are_labelled_together(start: 
         refused = service.post(text="so Anna left")
         assert refused.status_code == 429 and refused.headers["Retry-After"] == "1"
         assert "Try again later" in refused.json()["errors"][0]["message"]
-        assert httpx.get(f"{service.url}/health").status_code == 200
+        assert service.client.get("/health").status_code == 200
         backend.gate.set()
         assert [answer.result().status_code for answer in [first, *waiting]] == [200] * 4
     assert sorted(len(batch) for batch in backend.batches) == [1, 3]
@@ -199,7 +197,7 @@ def test_clients_that_leave_are_not_labelled(start: Start) -> None:
         until(lambda: service.metric("metaner_batch_requests_count") == 1)
         for _ in range(5):
             with pytest.raises(httpx.ReadTimeout):
-                httpx.post(f"{service.url}/predict", json={"text": "so Peter left"}, timeout=0.1)
+                service.client.post("/predict", json={"text": "so Peter left"}, timeout=0.1)
         until(lambda: service.metric('metaner_requests_total{path="/predict",status="499"}') == 5)
         backend.gate.set()
         assert first.result().status_code == 200
@@ -225,7 +223,11 @@ def test_slow_clients_and_broken_connections(service: Running) -> None:
     for connection in slow:
         connection.settimeout(30)
         answer = connection.makefile("rb").read()
-        assert answer.startswith(b"HTTP/1.1 408") and b"within 2 seconds" in answer
+        assert answer.startswith(b"HTTP/1.1 408") and b"body did not arrive within 2 seconds" in answer
+    for connection in half:
+        connection.settimeout(30)
+        answer = connection.makefile("rb").read()
+        assert answer.startswith(b"HTTP/1.1 408") and b"header did not arrive within 2 seconds" in answer
     for connection in [*slow, *half, noise]:
         connection.close()
     assert service.post(text="so Anna left").status_code == 200
@@ -272,7 +274,7 @@ def test_many_clients_get_what_one_alone_gets(service: Running) -> None:
         assert document["text"] == text and found(document) == expected(adapt, text)
 
 
-@pytest.mark.parametrize("name", ["max_characters", "queue_size", "batch_size", "body_seconds"])
+@pytest.mark.parametrize("name", ["max_characters", "queue_size", "batch_size", "request_seconds"])
 def test_limits_are_positive(name: str) -> None:
     for value in (0, -1, float("nan")):
         with pytest.raises(ConfigurationError, match=f"{name}={value} must be positive"):

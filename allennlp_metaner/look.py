@@ -1,0 +1,53 @@
+"""The look that all pages share: colours of text, ground and entity types, for light and dark screens."""
+
+# The angles of the colours of entity types, far from each other.
+HUES = {"PER": 210, "ORG": 130, "LOC": 35, "MISC": 285}
+# For all other types.
+OTHER_HUES = (175, 330, 65, 245)
+
+STYLE = """
+:root {
+  color-scheme: light dark;
+  --text: #1b1b1f; --quiet: #55565e; --page: #f4f4f6; --card: #fff; --line: #d5d6dc; --bad: #b3001b;
+  --good: #0a6b2d; --accent: #2456c8; --on-accent: #fff; --fill: 75% 89%; --edge: 45% 42%; --hover: #f0f2f8;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --text: #e9e9ee; --quiet: #acaeb8; --page: #17181b; --card: #212226; --line: #3c3d45; --bad: #ff8f8f;
+    --good: #7fd89a; --accent: #9db8ff; --on-accent: #10131c; --fill: 45% 23%; --edge: 45% 58%;
+    --hover: #2a2c33;
+  }
+}
+* { box-sizing: border-box; }
+body {
+  margin: 0 auto; padding: 1.5rem clamp(.75rem, 3vw, 2rem); max-width: 72rem;
+  background: var(--page); color: var(--text); font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere;
+}
+h1 { margin: 0 0 .25rem; font-size: 1.5rem; line-height: 1.25; }
+.number { font-variant-numeric: tabular-nums; white-space: nowrap; }
+mark, .missed, .wrong {
+  padding: .125rem .25rem; border-radius: .25rem;
+  -webkit-box-decoration-break: clone; box-decoration-break: clone;
+}
+mark {
+  color: inherit; border: 1px solid hsl(var(--hue) var(--edge));
+  background: hsl(var(--hue) var(--fill) / var(--strength, 1));
+}
+mark b, mark i, .missed b, .missed i, .wrong b {
+  font-size: .72em; letter-spacing: .03em; white-space: nowrap; font-style: normal; unicode-bidi: isolate;
+}
+.missed { border: 2px dotted var(--bad); }
+.missed b, .missed i { color: var(--bad); }
+"""
+"""What a page's own style comes after. `mark` is an entity, with its type in `b` and its hue in `--hue`."""
+
+
+def hue(label: str) -> int:
+    """
+    The angle of an entity type's colour: the same on every page.
+
+    # Parameters
+
+    label : `str`
+    """
+    return HUES.get(label, OTHER_HUES[sum(map(ord, label)) % len(OTHER_HUES)])
