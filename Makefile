@@ -16,7 +16,7 @@ SUPPORTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 13))
 .PHONY: help demo test check docs format bench bench-quick clean
 
 help:
-	@echo "make demo         build a real encoder, meta-train on English, label five other languages, teach a student"
+	@echo "make demo         build a real encoder, meta-train on English, label seven others, teach a student"
 	@echo "make test         run the tests, one process a core (PYTEST_ARGS='-n 0 tests/meta -k adaptation' runs a part)"
 	@echo "make check        formatter, linter and type checker, as CI runs them"
 	@echo "make docs         build the documentation site in build/site; links that lead nowhere are errors"

@@ -17,7 +17,10 @@ from allennlp_metaner.training.meta_trainer import MetaTrainer
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "demo" / "data"
 TARGETS = ("spanish", "dutch", "german", "french", "chinese")
-WITHOUT_MISC = ("french", "chinese")
+DEVELOPMENT = ("portuguese", "danish")
+WITHOUT_MISC = ("french", "chinese", *DEVELOPMENT)
+LABELLED = (*(f"{name}.test" for name in TARGETS), *(f"{name}.dev" for name in DEVELOPMENT))
+"""The files of the languages without training data."""
 
 
 def sentences(name: str) -> list[tuple[list[str], list[str]]]:
@@ -40,31 +43,29 @@ def test_english_is_large_enough():
     assert len(sentences("english.dev")) >= 50
 
 
-@pytest.mark.parametrize("language", TARGETS)
-def test_targets_are_large_enough_and_new(language):
-    assert len(sentences(f"{language}.test")) >= 50
-    found = entities(f"{language}.test")
+@pytest.mark.parametrize("name", LABELLED)
+def test_targets_are_large_enough_and_new(name):
+    assert len(sentences(name)) >= (50 if name.endswith(".test") else 60)
+    found = entities(name)
     assert len(found - entities("english.train")) >= len(found) / 2
 
 
-@pytest.mark.parametrize("name", ["english.train", "english.dev", *(f"{name}.test" for name in TARGETS)])
+@pytest.mark.parametrize("name", ["english.train", "english.dev", *LABELLED])
 def test_tags_are_well_formed(name):
     for words, tags in sentences(name):
         for before, tag in zip(["O", *tags], tags, strict=False):
             assert not tag.startswith("I-") or before[2:] == tag[2:], (words, tags)
 
 
-@pytest.mark.parametrize("language", TARGETS)
-def test_only_french_and_chinese_lack_misc(language):
-    types = {label for _, tags in sentences(f"{language}.test") for label, _, _ in spans(tags)}
-    assert types == {"PER", "ORG", "LOC"} | (set() if language in WITHOUT_MISC else {"MISC"})
+@pytest.mark.parametrize("name", LABELLED)
+def test_entity_types(name):
+    types = {label for _, tags in sentences(name) for label, _, _ in spans(tags)}
+    assert types == {"PER", "ORG", "LOC"} | (set() if name.split(".")[0] in WITHOUT_MISC else {"MISC"})
 
 
 def test_no_sentence_is_in_two_files():
     everything = [
-        tuple(words)
-        for name in ("english.train", "english.dev", *(f"{target}.test" for target in TARGETS))
-        for words, _ in sentences(name)
+        tuple(words) for name in ("english.train", "english.dev", *LABELLED) for words, _ in sentences(name)
     ]
     assert len(everything) == len(set(everything))
 
@@ -117,6 +118,23 @@ def test_teacher_teaches_student(student, tiny_run, tmp_path, monkeypatch):
     predictor = Predictor.from_archive(archive, "adapting")
     output = predictor.predict_json({"words": tokens[0]})
     assert len(output["tags"]) == len(tokens[0]) and "support" not in output
+
+
+def test_table_of_targets_and_development_languages(student, monkeypatch):
+    import run
+
+    lines = []
+    monkeypatch.setattr(run, "say", lambda text="", timed=False: lines.extend(text.splitlines()))
+    scores = {name: [10.0 * number, 50.0] for number, name in enumerate((*TARGETS, *DEVELOPMENT))}
+    run.print_scores(("without", "with"), scores)
+    rows = [line.split() for line in lines if line.startswith("  ")]
+    assert [row[0] for row in rows] == [*TARGETS, "average", *DEVELOPMENT, "average"]
+    # Each group has an average of its own.
+    assert [row[1:3] for row in rows if row[0] == "average"] == [["20.0", "50.0"], ["55.0", "50.0"]]
+    assert ["on which settings are chosen" in line for line in lines].count(True) == 1
+    assert {name for name in scores if any(name in line and "MISC" in line for line in lines)} == {
+        *WITHOUT_MISC
+    }
 
 
 def test_chinese_words(monkeypatch):
