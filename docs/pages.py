@@ -23,6 +23,7 @@ PAGES = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
     "demo/README.md": "demo.md",
+    "examples/README.md": "examples.md",
     "benchmarks/results.md": "benchmarks.md",
 }
 
