@@ -4,7 +4,7 @@ Sentences a second of an adapted teacher, of a student and of its exports, in tu
     python benchmarks/student.py --teacher runs/base/13370 --student runs/student/es/13370 --export export/ \
         --text esp.jsonl -o "$OVERRIDES"
 
-`--text` has JSON lines with `words` or `sentence`. `--overrides` are the teacher's, such as those that switch adaptation on.
+`--text` has JSON lines with `words` or `sentence`. `--overrides` are the teacher's, such as an inner loop.
 """
 
 import argparse
