@@ -70,7 +70,8 @@ def with_links(text: str, file: str, page: str) -> str:
 
 def write_repository_pages() -> None:
     """Write the pages of `PAGES`, and those of docs/ that link to files outside of it, once more."""
-    files = {**PAGES, **{f"docs/{path.name}": path.name for path in (ROOT / "docs").rglob("*.md")}}
+    docs = [path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")]
+    files = {**PAGES, **{f"docs/{page}": page for page in docs}}
     for file, page in files.items():
         text = (ROOT / file).read_text("utf-8")
         with mkdocs_gen_files.open(page, "w") as output:
