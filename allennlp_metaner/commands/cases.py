@@ -17,6 +17,7 @@ from allennlp_metaner.atomic import write_whole
 from allennlp_metaner.commands.labelling import SENTENCES_PER_BATCH, label_file
 from allennlp_metaner.commands.loading import check_archive, load_checked, merged, task_reader
 from allennlp_metaner.commands.quiet import quiet
+from allennlp_metaner.data.characters import encodable
 from allennlp_metaner.meta.test_time_adaptation import adapts
 from allennlp_metaner.predictors.adapting_predictor import AdaptingPredictor
 
@@ -115,7 +116,7 @@ def _run(arguments: argparse.Namespace) -> None:
         Side(arguments.base_archive, adapts(base.model), [*filter(None, base_overrides)]),
         Side(arguments.adapted_archive, adapts(adapted.model), [*filter(None, adapted_overrides)]),
     )
-    write_whole(page, render(differences, *sides, arguments.data_file).encode())
+    write_whole(page, encodable(render(differences, *sides, arguments.data_file)).encode())
     print(f"{page}: {differences.differing} of {differences.sentences} sentences differ")
 
 

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from allennlp_metaner.atomic import write_whole
 from allennlp_metaner.commands.quiet import quiet
+from allennlp_metaner.data.characters import encodable
 from allennlp_metaner.data.sentences import SENTENCE_MODES
 from allennlp_metaner.tagging import inputs, outputs, rendering
 from allennlp_metaner.tagging.documents import Source
@@ -121,8 +122,9 @@ def _to_screen(arguments: argparse.Namespace) -> None:
         lines: Iterator[str] = (f"{rendering.marked(document, color=True)}\n" for document in documents)
     else:
         lines = outputs.FORMATS[format](documents, arguments.details)
+    encoding = sys.stdout.encoding or "utf-8"
     for line in lines:
-        sys.stdout.write(line)
+        sys.stdout.write(encodable(line, encoding, is_json=format == "jsonl"))
         sys.stdout.flush()
 
 
@@ -144,7 +146,8 @@ def _to_file(arguments: argparse.Namespace, output: Path) -> None:
         if format == "spacy":
             content = outputs.doc_bin(progress.documents())
         else:
-            content = "".join(outputs.FORMATS[format](progress.documents(), arguments.details)).encode()
+            lines = outputs.FORMATS[format](progress.documents(), arguments.details)
+            content = encodable("".join(lines), is_json=format == "jsonl").encode()
         write_whole(output, content)
     except BaseException:
         progress.close()

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from allennlp.common.util import lazy_groups_of
 
 from allennlp_metaner.commands.loading import load_task_reader
 from allennlp_metaner.commands.quiet import quiet
+from allennlp_metaner.data.characters import encodable
 from allennlp_metaner.data.coding import spans
 from allennlp_metaner.data.json_sentences import JsonSentence, read_sentences
 from allennlp_metaner.tasks.pseudo_task_reader import PseudoTaskReader
@@ -72,9 +74,9 @@ def find_neighbors(reader: PseudoTaskReader, sentences: Iterable[JsonSentence]) 
         `words`, `tags` and `similarity`.
     """
     for batch in lazy_groups_of(sentences, _SENTENCES_PER_BATCH):
-        tasks = reader.tasks([(sentence.words, None) for sentence in batch])
-        for sentence, task in zip(batch, tasks, strict=True):
-            support = task["metadata"].metadata["support"]  # type: ignore[attr-defined]
+        tasks = reader.tasks([(sentence.words, None) for sentence in batch if sentence.words])
+        for sentence in batch:
+            support = next(tasks)["metadata"].metadata["support"] if sentence.words else []  # type: ignore[attr-defined]
             yield {"text": sentence.text, "words": sentence.words, "neighbors": support}
 
 
@@ -106,9 +108,10 @@ def _run(arguments: argparse.Namespace) -> None:
     found = find_neighbors(reader, sentences)
     if arguments.output_file is None:
         for sentence in found:
-            print(readable(sentence), end="\n\n", flush=True)
+            print(encodable(readable(sentence), sys.stdout.encoding or "utf-8"), end="\n\n", flush=True)
         return
     output = Path(arguments.output_file)
     output.parent.mkdir(parents=True, exist_ok=True)
     with output.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(sentence, ensure_ascii=False) + "\n" for sentence in found)
+        for sentence in found:
+            file.write(encodable(json.dumps(sentence, ensure_ascii=False), is_json=True) + "\n")

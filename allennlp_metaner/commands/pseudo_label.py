@@ -91,7 +91,7 @@ def read_text(file: str, reader: DatasetReader) -> Iterator[list[str]]:
     reader : `DatasetReader`
     """
     if file.endswith(".jsonl"):
-        yield from (sentence.words for sentence in read_sentences(file))
+        yield from (sentence.words for sentence in read_sentences(file) if sentence.words)
     elif file.endswith(".txt"):
         for line in read_lines(file, "utf-8"):
             if words := [word for word, _, _ in tokenize(line)]:

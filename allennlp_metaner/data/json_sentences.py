@@ -7,8 +7,11 @@ from typing import Any, NamedTuple
 from allennlp.common.checks import ConfigurationError
 from allennlp.data.dataset_readers.dataset_reader import PathOrStr
 
+from allennlp_metaner.data.characters import encodable, without_surrogates
 from allennlp_metaner.data.lines import read_lines
 from allennlp_metaner.data.raw_text import join, tokenize
+
+LONGEST_SHOWN = 200
 
 
 class JsonSentence(NamedTuple):
@@ -17,6 +20,55 @@ class JsonSentence(NamedTuple):
     words: list[str]
     text: str
     offsets: list[tuple[int, int]]
+
+
+def load_json(line: str, place: str) -> Any:
+    """
+    The value of a line of JSON, also of one that begins with a byte order mark.
+
+    # Raises
+
+    `ConfigurationError`, naming `place`, if the line is not JSON.
+    """
+    try:
+        return json.loads(line.removeprefix("\ufeff"))
+    except (ValueError, RecursionError) as error:
+        raise ConfigurationError(
+            f"{place} is {shortened(line)}, which is not JSON ({error}). Give one object a line: "
+            '{"sentence": "text"}'
+        ) from error
+
+
+def shortened(value: Any) -> str:
+    """A value as messages show it."""
+    shown = repr(value)
+    return shown if len(shown) <= LONGEST_SHOWN else f"{shown[:LONGEST_SHOWN]}..."
+
+
+def check_sentence(line: Any, place: str) -> None:
+    """
+    # Parameters
+
+    line : `Any`
+        See [`parse_sentence`](#parse_sentence).
+    place : `str`
+        Where the line stands, for the message.
+
+    # Raises
+
+    `ConfigurationError`, if the line has neither a raw sentence nor words.
+    """
+    fields = line if isinstance(line, dict) else {}
+    sentence, words = fields.get("sentence"), fields.get("words")
+    if isinstance(words, list):
+        is_sentence = all(isinstance(word, str) for word in words)
+    else:
+        is_sentence = words is None and isinstance(sentence, str)
+    if not is_sentence:
+        raise ConfigurationError(
+            f"{place} is {shortened(line)}, but should be "
+            '{"sentence": "raw text"} or {"words": ["a", "list"]}'
+        )
 
 
 def parse_sentence(line: Any, place: str) -> JsonSentence:
@@ -32,23 +84,20 @@ def parse_sentence(line: Any, place: str) -> JsonSentence:
     # Returns
 
     `JsonSentence`
+        The text is what was given. In words, lone surrogates become U+FFFD. There are none if the text is
+        blank.
 
     # Raises
 
-    `ConfigurationError`, if the line is neither of the two, or has no words.
+    `ConfigurationError`, if the line has neither of the two.
     """
-    fields = line if isinstance(line, dict) else {}
-    sentence, words = fields.get("sentence"), fields.get("words")
-    if isinstance(words, list) and words and all(isinstance(w, str) and w.strip() for w in words):
-        return JsonSentence(words, *join(words))
-    if words is None and isinstance(sentence, str) and sentence.strip():
-        tokens = tokenize(sentence)
-        offsets = [(start, end) for _, start, end in tokens]
-        return JsonSentence([token for token, _, _ in tokens], sentence, offsets)
-    raise ConfigurationError(
-        f"{place} is {line!r}, but should be "
-        '{"sentence": "raw text, not empty"} or {"words": ["not", "empty"]}'
-    )
+    check_sentence(line, place)
+    if line.get("words") is not None:
+        words = line["words"]
+        return JsonSentence(list(map(without_surrogates, words)), *join(words))
+    tokens = tokenize(line["sentence"])
+    offsets = [(start, end) for _, start, end in tokens]
+    return JsonSentence([token for token, _, _ in tokens], line["sentence"], offsets)
 
 
 def json_line(fields: dict[str, Any]) -> str:
@@ -56,12 +105,7 @@ def json_line(fields: dict[str, Any]) -> str:
     An object as a line of JSON, with its line end. Letters stay as they are, except lone surrogates, which
     have no form in UTF-8 and are escaped.
     """
-    line = json.dumps(fields, ensure_ascii=False)
-    try:
-        line.encode()
-    except UnicodeEncodeError:
-        line = json.dumps(fields)
-    return f"{line}\n"
+    return encodable(json.dumps(fields, ensure_ascii=False), is_json=True) + "\n"
 
 
 def read_sentences(file_path: PathOrStr) -> Iterator[JsonSentence]:
@@ -81,13 +125,6 @@ def read_sentences(file_path: PathOrStr) -> Iterator[JsonSentence]:
     `ConfigurationError`, if the file cannot be read, or a line is no sentence.
     """
     for number, line in enumerate(read_lines(file_path, "utf-8"), start=1):
-        if not line or line.isspace():
-            continue
-        place = f"{file_path}:{number}"
-        try:
-            parsed = json.loads(line)
-        except ValueError as error:
-            raise ConfigurationError(
-                f'{place}: {line!r} is not JSON ({error}). Give one object a line: {{"sentence": "text"}}'
-            ) from error
-        yield parse_sentence(parsed, f"{place}: the line")
+        if line and not line.isspace():
+            place = f"{file_path}:{number}: the line"
+            yield parse_sentence(load_json(line, place), place)

@@ -38,7 +38,7 @@ def open_bytes(path: PathOrStr) -> BinaryIO:
     return cast(BinaryIO, gzip.open(path, "rb")) if start == GZIP_START else open(path, "rb")
 
 
-def read_lines(file_path: PathOrStr, encoding: str) -> Iterator[str]:
+def read_lines(file_path: PathOrStr, encoding: str, strict: bool = True) -> Iterator[str]:
     """
     The lines of a file, one by one, without their ends and without a byte order mark. A file compressed by
     gzip is decompressed.
@@ -51,6 +51,9 @@ def read_lines(file_path: PathOrStr, encoding: str) -> Iterator[str]:
     file_path : `PathOrStr`
         A path or an address that AllenNLP's `cached_path` knows.
     encoding : `str`
+    strict : `bool`, optional (default = `True`)
+        If false, a line with bytes that are not in `encoding` is no error, if lines can be told without them,
+        and [`UNDECODED`](#undecoded) finds those bytes.
 
     # Returns
 
@@ -60,16 +63,16 @@ def read_lines(file_path: PathOrStr, encoding: str) -> Iterator[str]:
 
     `ConfigurationError`, if the file cannot be read or a line is not in `encoding`.
     """
-    for line in _raw_lines(file_path, encoding):
+    for line in _raw_lines(file_path, encoding, strict):
         yield line.rstrip("\r\n")
 
 
 def read_text(file_path: PathOrStr, encoding: str) -> str:
     """The whole text of a file, with its line ends; otherwise like [`read_lines`](#read_lines)."""
-    return "".join(_raw_lines(file_path, encoding))
+    return "".join(_raw_lines(file_path, encoding, strict=True))
 
 
-def _raw_lines(file_path: PathOrStr, encoding: str) -> Iterator[str]:
+def _raw_lines(file_path: PathOrStr, encoding: str, strict: bool) -> Iterator[str]:
     number = 0
     try:
         local = cached_path(file_path)
@@ -78,7 +81,7 @@ def _raw_lines(file_path: PathOrStr, encoding: str) -> Iterator[str]:
             io.TextIOWrapper(binary, encoding, errors="surrogateescape", newline="\n") as file,
         ):
             for number, line in enumerate(file, start=1):
-                if UNDECODED.search(line):
+                if strict and UNDECODED.search(line):
                     raise _undecodable(file_path, number, encoding)
                 yield line.removeprefix("\ufeff") if number == 1 else line
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -95,12 +98,14 @@ def _raw_lines(file_path: PathOrStr, encoding: str) -> Iterator[str]:
 
 
 def _undecodable(file_path: PathOrStr, number: int, encoding: str) -> ConfigurationError:
+    return ConfigurationError(f"{file_path}:{number}: {undecodable(file_path, encoding)}")
+
+
+def undecodable(file_path: PathOrStr, encoding: str) -> str:
+    """What is wrong with a line of a file that is not in `encoding`, and which encoding it may be."""
     guess = _guessed_encoding(Path(cached_path(file_path)))
     advice = f"perhaps {guess!r}" if guess else "which cannot be guessed from its bytes"
-    return ConfigurationError(
-        f"{file_path}:{number}: not decodable as encoding={encoding!r}. Give the encoding of the file, "
-        f"{advice}"
-    )
+    return f"not decodable as encoding={encoding!r}. Give the encoding of the file, {advice}"
 
 
 def _guessed_encoding(path: Path) -> str | None:

@@ -7,10 +7,10 @@ from itertools import accumulate
 import regex
 from icu4py.breakers import WordBreaker
 
+from allennlp_metaner.data.characters import without_surrogates
+
 BLANK = re.compile(r"[\s\u200b]+")
 """What stands between words. Khmer and Burmese set zero-width spaces there."""
-
-SURROGATE = re.compile("[\ud800-\udfff]")
 
 # Radicals, CJK punctuation, kana, ideographs with extensions, full-width punctuation and half-width kana.
 # Full-width letters and digits are left out: they form words.
@@ -124,14 +124,6 @@ def join(words: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
         offsets.append((start, start + len(word)))
         start += len(word) + 1
     return " ".join(words), offsets
-
-
-def without_surrogates(text: str) -> str:
-    """
-    The text with U+FFFD in place of lone surrogates: as long as before. JSON can carry them, but they have no
-    form in UTF-8, so neither tokenizers nor files can.
-    """
-    return SURROGATE.sub("\ufffd", text)
 
 
 def _ends(text: str) -> set[int]:

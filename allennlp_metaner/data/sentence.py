@@ -7,6 +7,8 @@ from allennlp.common.checks import ConfigurationError
 from allennlp.data import Field, Instance, Token
 from allennlp.data.fields import MetadataField, SequenceLabelField, TextField
 
+from allennlp_metaner.data.characters import without_surrogates
+
 LABEL_NAMESPACE = "labels"
 
 
@@ -15,6 +17,7 @@ def sentence_instance(words: Sequence[str], tags: Optional[Sequence[str]] = None
     # Parameters
 
     words : `Sequence[str]`
+        Lone surrogates become U+FFFD.
     tags : `Sequence[str]`, optional (default = `None`)
         One BIO tag for each word.
 
@@ -31,9 +34,10 @@ def sentence_instance(words: Sequence[str], tags: Optional[Sequence[str]] = None
     """
     if not words:
         raise ConfigurationError("a sentence has no words: give at least one")
+    words = list(map(without_surrogates, words))
     if tags is None:
         text = TextField([Token(word) for word in words])
-        return Instance({"tokens": text, "metadata": MetadataField({"words": list(words)})})
+        return Instance({"tokens": text, "metadata": MetadataField({"words": words})})
     if len(tags) != len(words):
         raise ConfigurationError(
             f"{len(words)} words but {len(tags)} tags: give one BIO tag for each word, or no tags at all"
@@ -42,7 +46,7 @@ def sentence_instance(words: Sequence[str], tags: Optional[Sequence[str]] = None
     fields: dict[str, Field[Any]] = {
         "tokens": text,
         "tags": SequenceLabelField(list(tags), text, label_namespace=LABEL_NAMESPACE),
-        "metadata": MetadataField({"words": list(words), "tags": list(tags)}),
+        "metadata": MetadataField({"words": words, "tags": list(tags)}),
     }
     return Instance(fields)
 
@@ -61,5 +65,5 @@ def words_and_tags(instance: Instance) -> tuple[list[str], Optional[list[str]]]:
             f"the base reader's instances have the fields {', '.join(instance.fields)}, but a text field "
             "'tokens' and, for labelled sentences, a sequence label field 'tags' are needed"
         )
-    words = [token.ensure_text() for token in text.tokens]
+    words = [without_surrogates(token.ensure_text()) for token in text.tokens]
     return words, [str(tag) for tag in tags.labels] if isinstance(tags, SequenceLabelField) else None

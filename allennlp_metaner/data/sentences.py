@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from sentencex import get_sentence_boundaries
 
-from allennlp_metaner.data.raw_text import without_surrogates
+from allennlp_metaner.data.characters import without_surrogates
 
 SENTENCE_MODES = ("split", "lines", "whole")
 """How documents are cut: into sentences, at line breaks, or not at all."""

@@ -9,11 +9,15 @@ from allennlp.data.tokenizers import Token
 from allennlp.data.vocabulary import Vocabulary
 
 from allennlp_metaner.concurrency import exclusive
+from allennlp_metaner.data.characters import for_tokenizer
 from allennlp_metaner.data.pretrained_files import pretrained_path
 from allennlp_metaner.data.raw_text import CHINESE_OR_KANA
 
 WORD_START = "\u2581"
 """The piece that SentencePiece (XLM-R) sets before a word whose first piece does not begin with it."""
+
+MOST_WORDS = 100_000
+"""So many words are remembered with their subwords, in some 40 MB. Then all are forgotten."""
 
 
 @TokenIndexer.register("word_transformer")
@@ -26,7 +30,8 @@ class WordTransformerIndexer(PretrainedTransformerMismatchedIndexer):
       is the unknown subword, so that every word gets a vector and a label of its own;
     - the lone word-start mark that SentencePiece (XLM-R) sets before Chinese characters and kana is left out:
       running text has none between them, and it would carry the label in their place;
-    - nothing is cut and no windows are made: the `word_transformer` embedder does that, with overlap;
+    - no sentence is cut and no windows are made: the `word_transformer` embedder does that, with overlap; but
+      of a word, only the first [`LONGEST_WORD`](./characters.md#longest_word) characters count;
     - the subwords of a word are looked up once and remembered, and nothing is added to the vocabulary.
 
     Registered as a `TokenIndexer` with name "word_transformer".
@@ -61,8 +66,9 @@ class WordTransformerIndexer(PretrainedTransformerMismatchedIndexer):
         try:
             subwords = [self._subwords[token.text] for token in tokens]  # type: ignore[index]
         except KeyError:
-            self._remember([token.ensure_text() for token in tokens])
-            subwords = [self._subwords[token.ensure_text()] for token in tokens]
+            words = [for_tokenizer(token.ensure_text()) for token in tokens]
+            self._remember(words)
+            subwords = [self._subwords[word] for word in words]
         token_ids = [*self._start_ids, *chain.from_iterable(subwords), *self._end_ids]
         first = list(accumulate(map(len, subwords), initial=len(self._start_ids)))
         offsets = [(start, end - 1) for start, end in pairwise(first)]
@@ -76,9 +82,12 @@ class WordTransformerIndexer(PretrainedTransformerMismatchedIndexer):
 
     def _remember(self, words: list[str]) -> None:
         unseen = [word for word in dict.fromkeys(words) if word not in self._subwords]
+        if len(self._subwords) + len(unseen) > MOST_WORDS:
+            self._subwords.clear()
+            unseen = list(dict.fromkeys(words))
         if unseen:
             for word, subwords in zip(unseen, self._encoded(unseen), strict=True):
-                if subwords[:1] == self._word_start and word[0].isalpha() and CHINESE_OR_KANA.match(word):
+                if subwords[:1] == self._word_start and word[:1].isalpha() and CHINESE_OR_KANA.match(word):
                     subwords = subwords[1:]
                 self._subwords[word] = subwords or [self._tokenizer.unk_token_id]
 

@@ -1,6 +1,8 @@
 """`allennlp predict` with adaptation."""
 
-import json
+import itertools
+import locale
+import sys
 from collections.abc import Sequence
 from typing import Any, Optional
 
@@ -12,9 +14,16 @@ from allennlp.models import Model
 from allennlp.nn.util import move_to_device
 from allennlp.predictors import Predictor
 
+from allennlp_metaner.data.characters import encodable
 from allennlp_metaner.data.coding import spans
 from allennlp_metaner.data.entity_masking_indexer import refuse_masking
-from allennlp_metaner.data.json_sentences import json_line, parse_sentence
+from allennlp_metaner.data.json_sentences import (
+    JsonSentence,
+    check_sentence,
+    json_line,
+    load_json,
+    parse_sentence,
+)
 from allennlp_metaner.data.raw_text import join
 from allennlp_metaner.data.sentence import sentence_instance, words_and_tags
 from allennlp_metaner.meta.test_time_adaptation import adaptation_of, adapts
@@ -31,7 +40,9 @@ class AdaptingPredictor(Predictor):
     tokenised already. Raw text of any script is split by [`tokenize`](../data/raw_text.md#tokenize).
     Output: `text`, `words`, `tags`, `entities` (`text`, `label`, `start` and `end` in characters of `text`,
     and `confidence`, the lowest probability of its words' tags), and `support`, the retrieved sentences with
-    `words`, `tags` and `similarity`. Other fields of the input are kept.
+    `words`, `tags` and `similarity`. Other fields of the input are kept. Blank text has no entities, and
+    nothing is retrieved for it. A line of `allennlp predict` that is refused has the reason as `error`, and
+    no words.
 
     Registered as a `Predictor` with name "adapting".
 
@@ -46,6 +57,8 @@ class AdaptingPredictor(Predictor):
         `-o '{"model.adaptation.enabled": false}'`.
     with_support : `bool`, optional (default = `True`)
         Whether the output has `support`: `--predictor-args '{"with_support": false}'`.
+    fail_fast : `bool`, optional (default = `False`)
+        Whether a line that is refused ends `allennlp predict`.
 
     # Raises
 
@@ -58,6 +71,7 @@ class AdaptingPredictor(Predictor):
         dataset_reader: DatasetReader,
         adapt: Optional[bool] = None,
         with_support: bool = True,
+        fail_fast: bool = False,
     ) -> None:
         super().__init__(model, dataset_reader)
         adapt = adapts(model, adapt)
@@ -71,30 +85,34 @@ class AdaptingPredictor(Predictor):
         self._reader = dataset_reader
         self._adapt = adapt
         self._with_support = with_support
-        self._lines_read = 0
+        self._fail_fast = fail_fast
+        self._line_numbers = itertools.count(1)
 
     def load_line(self, line: str) -> JsonDict:
         """
-        The object of a line of input.
+        The object of a line of input, or, if it is refused, what makes the output tell why.
 
         # Raises
 
-        `ConfigurationError`, which names the line, if it is none, or has no sentence.
+        `ConfigurationError`, which names the line, if it is refused and `fail_fast` is set.
         """
-        self._lines_read += 1
-        place = f"line {self._lines_read} of the input, blank ones not counted,"
+        place = f"line {next(self._line_numbers)} of the input (blank ones not counted)"
         try:
-            fields: JsonDict = json.loads(line)
-        except ValueError as error:
-            raise ConfigurationError(
-                f"{place} is {line.strip()[:80]!r}, which is not JSON ({error}). Give one object a line: "
-                '{"sentence": "text"}. For files of text, there is `allennlp metaner-label`'
-            ) from error
-        parse_sentence(fields, place)
-        return fields
+            fields = load_json(line, place)
+            check_sentence(fields, place)
+        except ConfigurationError as error:
+            if self._fail_fast:
+                raise
+            return _Refused(error=str(error.message))
+        loaded: JsonDict = fields
+        return loaded
 
     def dump_line(self, outputs: JsonDict) -> str:
-        return json_line(outputs)
+        line = json_line(outputs)
+        # Where AllenNLP writes it to.
+        for encoding in (locale.getpreferredencoding(False), sys.stdout.encoding or "utf-8"):
+            line = encodable(line, encoding, is_json=True)
+        return line
 
     def predict(self, sentence: str) -> JsonDict:
         """Label one raw sentence."""
@@ -105,17 +123,23 @@ class AdaptingPredictor(Predictor):
 
     def predict_batch_json(self, inputs: list[JsonDict]) -> list[JsonDict]:
         parsed = [
-            parse_sentence(line, f"sentence {number} of the input batch")
+            JsonSentence([], "", [])
+            if isinstance(line, _Refused)
+            else parse_sentence(line, f"sentence {number} of the input batch")
             for number, line in enumerate(inputs, start=1)
         ]
-        instances = self.instances([sentence.words for sentence in parsed])
-        described = []
-        for line, output, instance, sentence in zip(
-            inputs, self._label(instances), instances, parsed, strict=True
-        ):
-            kept = {key: value for key, value in line.items() if key not in ("sentence", "words")}
-            described.append({**kept, **self._describe(output, instance, sentence.text, sentence.offsets)})
-        return described
+        instances = self.instances([sentence.words for sentence in parsed if sentence.words])
+        labelled = zip(self._label(instances), instances, strict=True)
+        outputs = [
+            self._describe(*next(labelled), sentence.text, sentence.offsets)
+            if sentence.words
+            else self._description(sentence.text)
+            for sentence in parsed
+        ]
+        return [
+            {**output, **line} if isinstance(line, _Refused) else {**_kept(line), **output}
+            for output, line in zip(outputs, inputs, strict=True)
+        ]
 
     def predict_instance(self, instance: Instance) -> JsonDict:
         return self.predict_batch_instance([instance])[0]
@@ -141,6 +165,8 @@ class AdaptingPredictor(Predictor):
         return self.instances([parse_sentence(json_dict, "the input").words])[0]
 
     def _label(self, instances: Sequence[Instance]) -> list[dict[str, Any]]:
+        if not instances:
+            return []
         for instance in instances:
             self._reader.apply_token_indexers(instance)
         batch = Batch(instances)
@@ -162,6 +188,8 @@ class AdaptingPredictor(Predictor):
         self, output: dict[str, Any], instance: Instance, text: str, offsets: list[tuple[int, int]]
     ) -> JsonDict:
         (tags,), (probabilities,) = output["tags"], output["probabilities"]
+        words = words_and_tags(instance)[0]
+        tags = _without_blank_entities(words, tags)
         entities = []
         for label, first, last in spans(tags):
             start, end = offsets[first][0], offsets[last][1]
@@ -175,15 +203,37 @@ class AdaptingPredictor(Predictor):
                     "confidence": confidence,
                 }
             )
-        described = {
-            "text": text,
-            "words": words_and_tags(instance)[0],
-            "tags": tags,
-            "entities": entities,
-        }
-        if self._adapt and self._with_support:
-            described["support"] = instance["metadata"].metadata["support"]  # type: ignore[attr-defined]
-        return described
+        support = instance["metadata"].metadata["support"] if self._adapt else ()  # type: ignore[attr-defined]
+        return self._description(text, words, tags, entities, support)
+
+    def _description(
+        self,
+        text: str,
+        words: Sequence[str] = (),
+        tags: Sequence[str] = (),
+        entities: Sequence[JsonDict] = (),
+        support: Sequence[JsonDict] = (),
+    ) -> JsonDict:
+        described = {"text": text, "words": list(words), "tags": list(tags), "entities": list(entities)}
+        return {**described, "support": list(support)} if self._adapt and self._with_support else described
+
+
+class _Refused(dict[str, Any]):
+    """In place of a line of the input that is no sentence: the reason, as `error`."""
+
+
+def _kept(line: JsonDict) -> JsonDict:
+    """The fields of an input that are not the sentence."""
+    return {key: value for key, value in line.items() if key not in ("sentence", "words")}
+
+
+def _without_blank_entities(words: Sequence[str], tags: Sequence[str]) -> list[str]:
+    """The tags, without those of entities of which all words are blank: callers may give such words."""
+    kept = list(tags)
+    for _, first, last in spans(tags):
+        if not any(word.strip() for word in words[first : last + 1]):
+            kept[first : last + 1] = ["O"] * (last + 1 - first)
+    return kept
 
 
 def _without_gold(tensors: dict[str, Any]) -> dict[str, Any]:

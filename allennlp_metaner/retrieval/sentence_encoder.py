@@ -17,6 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from allennlp_metaner.concurrency import exclusive
+from allennlp_metaner.data.characters import for_tokenizer
 from allennlp_metaner.data.pretrained_files import is_archived, max_positions, pretrained_path
 from allennlp_metaner.nn.linear import FastLinear
 
@@ -130,7 +131,7 @@ class TransformerSentenceEncoder(SentenceEncoder):
         if not sentences:
             return np.empty((0, model.config.hidden_size), dtype=np.float32)
         encoded = tokenizer(
-            [list(words) for words in sentences],
+            [list(map(for_tokenizer, words)) for words in sentences],
             is_split_into_words=True,
             truncation=True,
             max_length=self._max_length,

@@ -6,7 +6,8 @@ from typing import Any, Optional, Union
 
 from allennlp.common.checks import ConfigurationError
 
-from allennlp_metaner.data.raw_text import join, tokenize, without_surrogates
+from allennlp_metaner.data.characters import without_surrogates
+from allennlp_metaner.data.raw_text import join, tokenize
 from allennlp_metaner.data.sentences import split_sentences
 
 Text = Union[str, Sequence[str]]
@@ -86,17 +87,15 @@ def of_sentences(sentences: Sequence[Sequence[str]], name: Optional[str] = None)
 
     # Raises
 
-    `ConfigurationError`, if a word is not a string or has nothing but blanks.
+    `ConfigurationError`, if a word is not a string.
     """
     lines: list[str] = []
     parts: list[Words] = []
     start = 0
     for words in sentences:
-        bad = [word for word in words if not isinstance(word, str) or not word.strip()]
+        bad = [word for word in words if not isinstance(word, str)]
         if bad:
-            raise ConfigurationError(
-                f"{bad[0]!r} in {list(words)!r} is not a word. Give words as strings that are not blank"
-            )
+            raise ConfigurationError(f"{bad[0]!r} in {list(words)!r} is not a word. Give words as strings")
         line, offsets = join(words)
         if words:
             parts.append(

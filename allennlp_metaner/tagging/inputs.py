@@ -1,7 +1,6 @@
 """Documents from files, folders and standard input."""
 
 import io
-import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import dropwhile, groupby
@@ -12,7 +11,8 @@ from allennlp.common.checks import ConfigurationError
 
 from allennlp_metaner.data.doc_bin_reader import read_docs
 from allennlp_metaner.data.json_reader import json_items
-from allennlp_metaner.data.lines import read_lines, read_text
+from allennlp_metaner.data.json_sentences import load_json
+from allennlp_metaner.data.lines import UNDECODED, read_lines, read_text, undecodable
 from allennlp_metaner.data.table_reader import read_table
 from allennlp_metaner.tagging.documents import Source, of_sentences
 
@@ -89,13 +89,13 @@ def read_sources(
             if kind == "text":
                 yield Source(_text(file, encoding), name=file, meta={"file": file})
             elif kind == "jsonl":
-                yield from _json_lines(file, _lines(file, encoding))
+                yield from _json_lines(file, encoding)
             elif kind == "csv":
-                yield from _rows(file, _lines(file, encoding))
+                yield from _rows(file, _decoded(file, encoding))
             elif kind == "spacy":
                 yield from _docs(file)
             else:
-                yield from _columns(file, _lines(file, encoding), word_column)
+                yield from _columns(file, encoding, word_column)
         except ConfigurationError as error:
             yield Source("", name=file, meta={"file": file}, error=_message(error))
 
@@ -109,34 +109,56 @@ def _format_of(file: str) -> str:
 
 
 def _text(file: str, encoding: str) -> str:
-    return "".join(_standard_input(encoding)) if file == STANDARD_INPUT else read_text(file, encoding)
+    if file != STANDARD_INPUT:
+        return read_text(file, encoding)
+    text = "".join(_standard_input(encoding))
+    if UNDECODED.search(text):
+        raise ConfigurationError(_undecodable(file, encoding))
+    return text
 
 
 def _lines(file: str, encoding: str) -> Iterator[str]:
+    """The lines, with what `UNDECODED` finds in those that are not in `encoding`."""
     if file == STANDARD_INPUT:
         return (line.rstrip("\r\n") for line in _standard_input(encoding))
-    return read_lines(file, encoding)
+    return read_lines(file, encoding, strict=False)
+
+
+def _decoded(file: str, encoding: str) -> Iterator[str]:
+    for line in _lines(file, encoding):
+        if UNDECODED.search(line):
+            raise ConfigurationError(_undecodable(file, encoding))
+        yield line
 
 
 def _standard_input(encoding: str) -> Iterator[str]:
     try:
-        yield from io.TextIOWrapper(sys.stdin.buffer, encoding, newline="\n")
-    except UnicodeError as error:
-        raise ConfigurationError(
-            f"standard input is not decodable as encoding={encoding!r} ({error}). Give its encoding"
-        ) from error
+        lines = io.TextIOWrapper(sys.stdin.buffer, encoding, errors="surrogateescape", newline="\n")
+        for number, line in enumerate(lines):
+            yield line if number else line.removeprefix("\ufeff")
+    except UnicodeError as error:  # From UTF-16 and its like, where bytes cannot be escaped.
+        raise ConfigurationError(_undecodable(STANDARD_INPUT, encoding)) from error
 
 
-def _json_lines(file: str, lines: Iterator[str]) -> Iterator[Source]:
-    for place, content in json_items(lines, file):
-        yield _json_object(content, place)
+def _undecodable(file: str, encoding: str) -> str:
+    if file == STANDARD_INPUT:
+        return f"not decodable as encoding={encoding!r}. Give the encoding of standard input"
+    return undecodable(file, encoding)
+
+
+def _json_lines(file: str, encoding: str) -> Iterator[Source]:
+    for place, content in json_items(_lines(file, encoding), file):
+        if isinstance(content, str) and UNDECODED.search(content):
+            yield Source("", name=place, error=_undecodable(file, encoding))
+        else:
+            yield _json_object(content, place)
 
 
 def _json_object(content: Any, name: str) -> Source:
     try:
-        fields = json.loads(content) if isinstance(content, str) else content
-    except ValueError as error:
-        return Source("", name=name, error=f"the line is not JSON ({error}). Give one object a line")
+        fields = load_json(content, "the line") if isinstance(content, str) else content
+    except ConfigurationError as error:
+        return Source("", name=name, error=_message(error))
     if isinstance(fields, dict):
         for key in TEXT_FIELDS:
             if isinstance(fields.get(key), str):
@@ -169,27 +191,52 @@ def _docs(file: str) -> Iterator[Source]:
         yield Source(doc.text, name=f"{file}: document {number}", meta={"file": file, "document": number})
 
 
-def _columns(file: str, lines: Iterable[str], word_column: int) -> Iterator[Source]:
-    numbered = enumerate(lines, start=1)
+def _columns(file: str, encoding: str, word_column: int) -> Iterator[Source]:
+    numbered = enumerate(_lines(file, encoding), start=1)
     for is_word, group in groupby(numbered, key=lambda line: _is_word(line[1])):
-        if is_word:
-            rows = [
-                (number, line.split("\t" if "\t" in line else None))
-                for number, line in _without_comments(list(group))
-            ]
-            words = [row[word_column] if -len(row) <= word_column < len(row) else "" for _, row in rows]
-            yield _of_words(words, f"{file}:{rows[0][0]}", {})
+        lines = _without_comments(list(group)) if is_word else []
+        if lines:
+            name = f"{file}:{lines[0][0]}"
+            if any(UNDECODED.search(line) for _, line in lines):
+                yield Source("", name=name, error=_undecodable(file, encoding))
+            else:
+                yield _of_rows(lines, name, word_column)
 
 
-def _without_comments(lines: list[tuple[int, str]]) -> Iterable[tuple[int, str]]:
-    """CoNLL-U and its like have tabs, and lines such as "# text = ..." without them before the first word."""
-    if "\t" not in lines[-1][1]:
-        return lines
-    return dropwhile(lambda line: line[1].startswith("#") and "\t" not in line[1], lines)
+def _of_rows(lines: Sequence[tuple[int, str]], name: str, word_column: int) -> Source:
+    words = []
+    for number, line in lines:
+        cells = _cells(line)
+        if not (-len(cells) <= word_column < len(cells) and cells[word_column].strip()):
+            error = (
+                f"line {number}, {line[:80]!r}, has no word in column {word_column}. Correct --word-column"
+            )
+            return Source("", name=name, error=error)
+        words.append(cells[word_column])
+    return _of_words(words, name, {})
 
 
 def _is_word(line: str) -> bool:
     return bool(line.strip()) and not line.startswith("-DOCSTART-")
+
+
+def _cells(line: str) -> list[str]:
+    return line.split("\t" if "\t" in line else None)
+
+
+def _without_comments(lines: list[tuple[int, str]]) -> list[tuple[int, str]]:
+    """
+    The lines of a sentence without the comments before it, `# text = ...`. A line with the word "#" has as
+    many columns as the last one, and no equals sign.
+    """
+    num_columns = len(_cells(lines[-1][1]))
+
+    def is_comment(numbered: tuple[int, str]) -> bool:
+        _, line = numbered
+        is_assignment = line.startswith("# ") and "=" in line
+        return line.startswith("#") and (is_assignment or len(_cells(line)) != num_columns)
+
+    return list(dropwhile(is_comment, lines))
 
 
 def _of_words(words: list[Any], name: str, meta: dict[str, Any]) -> Source:

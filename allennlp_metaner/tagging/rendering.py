@@ -4,10 +4,8 @@ import re
 from html import escape
 from typing import TYPE_CHECKING, Optional
 
-from allennlp.common.checks import ConfigurationError
-
+from allennlp_metaner.data.characters import without_surrogates
 from allennlp_metaner.data.coding import spans
-from allennlp_metaner.data.raw_text import without_surrogates
 from allennlp_metaner.look import hue
 
 if TYPE_CHECKING:
@@ -16,6 +14,7 @@ if TYPE_CHECKING:
 
     from allennlp_metaner.tagging.results import Document
 
+REPLACEMENT = "\ufffd"
 # What a line of columns cannot hold.
 LINE_OR_COLUMN_END = re.compile(r"[\t\r\n]")
 # Light enough for displaCy's black text; the hue comes before it.
@@ -27,22 +26,14 @@ TERMINAL_COLORS = {"PER": 35, "ORG": 36, "LOC": 32}
 def conll(document: "Document") -> str:
     """
     A line for each word, with the word, a tab and its BIO tag, and a blank line after each sentence: what the
-    reader "ner_columns" reads with `separator` = "\\t".
-
-    # Raises
-
-    `ConfigurationError`, if a word has a tab or a line end inside, which only words that the caller split can
-    have.
+    reader "ner_columns" reads with `separator` = "\\t". Blank words, and tabs and line ends inside of
+    words, which only callers that split texts themselves can give, become U+FFFD.
     """
     lines = []
     for sentence in document.sentences:
         for word, tag in zip(sentence.words, sentence.tags, strict=True):
-            if LINE_OR_COLUMN_END.search(word):
-                raise ConfigurationError(
-                    f"{document.name}: the word {word!r} cannot be a line of columns, since it has a tab "
-                    "or a line end inside. Write JSON instead"
-                )
-            lines.append(f"{word}\t{tag}\n")
+            cell = LINE_OR_COLUMN_END.sub(REPLACEMENT, word)
+            lines.append(f"{cell if cell.strip() else REPLACEMENT}\t{tag}\n")
         lines.append("\n")
     return "".join(lines)
 
@@ -64,7 +55,9 @@ def spacy_doc(document: "Document", vocab: "Optional[Vocab]" = None) -> "Doc":
 
     # spaCy keeps strings in UTF-8.
     text = without_surrogates(document.text)
-    words = [text[start:end] for sentence in document.sentences for start, end in sentence.offsets]
+    places = [place for sentence in document.sentences for place in sentence.offsets]
+    # Callers may give words that are blank.
+    words = [word for start, end in places if (word := text[start:end]).strip()]
     words, spaces = get_words_and_spaces(words, text)
     doc = Doc(vocab or spacy.blank("xx").vocab, words=words, spaces=spaces)
     number_at = {token.idx: token.i for token in doc}
@@ -72,14 +65,17 @@ def spacy_doc(document: "Document", vocab: "Optional[Vocab]" = None) -> "Doc":
         token.is_sent_start = False
     entities = []
     for sentence in document.sentences:
-        numbers = [number_at[start] for start, _ in sentence.offsets]
-        doc[numbers[0]].is_sent_start = True
-        entities += [
-            spacy_span(Span(doc, numbers[first], numbers[last] + 1, label=label), confidence)
-            for (label, first, last), confidence in zip(
-                spans(sentence.tags), sentence.confidences, strict=True
-            )
+        numbers = [
+            number_at.get(start) if text[start:end].strip() else None for start, end in sentence.offsets
         ]
+        known = [number for number in numbers if number is not None]
+        if known:
+            doc[known[0]].is_sent_start = True
+        for (label, first, last), confidence in zip(spans(sentence.tags), sentence.confidences, strict=True):
+            inside = [number for number in numbers[first : last + 1] if number is not None]
+            if inside:
+                span = Span(doc, inside[0], inside[-1] + 1, label=label)
+                entities.append(spacy_span(span, confidence))
     doc.set_ents(entities)
     return doc
 

@@ -105,12 +105,13 @@ class Sentence:
 
     def above(self, threshold: float) -> "Sentence":
         """
-        Without the entities of which the confidence is below `threshold`, and with well-formed BIO tags: a
-        model may continue what it did not begin.
+        Without the entities of which the confidence is below `threshold` or all words are blank, and with
+        well-formed BIO tags: a model may continue what it did not begin.
         """
         tags, confidences = ["O"] * len(self.tags), []
         for (label, first, last), confidence in zip(spans(self.tags), self.confidences, strict=True):
-            if confidence >= threshold:
+            is_blank = not "".join(self.words[first : last + 1]).strip()
+            if confidence >= threshold and not is_blank:
                 tags[first : last + 1] = [f"B-{label}", *[f"I-{label}"] * (last - first)]
                 confidences.append(confidence)
         return replace(self, tags=tags, confidences=confidences)

@@ -1,5 +1,6 @@
 """`allennlp metaner-label`: every format in and out, errors, and going on after an interruption."""
 
+import codecs
 import csv
 import io
 import json
@@ -257,7 +258,7 @@ def test_errors_are_named_and_end_nothing(
         "6 documents could not be labelled",
     ]
     assert "not decodable" in shown[5]
-    with pytest.raises(ConfigurationError, match=r"in.jsonl:2: the line is not JSON"):
+    with pytest.raises(ConfigurationError, match=r"in.jsonl:2: the line is '{', which is not JSON"):
         command("metaner-label", "model", source, "--fail-fast")
 
 
@@ -309,3 +310,67 @@ def test_refused(command: Command, folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="no files in this folder"):
         command("metaner-label", "model", tmp_path / "empty")
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_bytes_of_another_encoding_end_nothing(command: Command, tmp_path: Path) -> None:
+    bad, output = "Málaga".encode("latin-1"), tmp_path / "out.jsonl"
+    (tmp_path / "a.jsonl").write_bytes(b'{"text": "Anna"}\n{"text": "%s"}\n{"text": "Eve"}\n' % bad)
+    (tmp_path / "b.conll").write_bytes(b"Anna\tO\n\n%s\tO\n\nEve\tO\nleft\n" % bad)
+    command("metaner-label", "model", tmp_path / "a.jsonl", tmp_path / "b.conll", "-o", output)
+    found = lines(output)
+    assert [line["text"] for line in found] == ["Anna", "", "Eve", "Anna", "", "Eve left"]
+    assert (
+        [line.get("error", "")[:60].split(": not ")[0] for line in found]
+        == [  # type: ignore[index, attr-defined]
+            *["", f"{tmp_path}/a.jsonl:2"[:60], "", "", f"{tmp_path}/b.conll:3"[:60], ""]
+        ]
+    )
+    assert "perhaps 'latin-1'" in found[1]["error"]  # type: ignore[operator]
+
+
+def test_bytes_from_standard_input(
+    command: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = codecs.BOM_UTF8 + b'{"text": "Anna"}\n{"text": "\xff"}\n{"text": "Eve"}\n'
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+    command("metaner-label", "model", "-", "--input-format", "jsonl")
+    shown = capsys.readouterr()
+    assert shown.out == "[Anna LOC]\n\n[Eve LOC]\n"
+    assert "-:2: not decodable as encoding='utf-8'" in shown.err
+
+
+def test_comments_are_no_words(command: Command, tmp_path: Path) -> None:
+    path, output = tmp_path / "in.conllu", tmp_path / "out.jsonl"
+    path.write_text(
+        "# sent_id = 1\n# text = so Anna left\n1\tso\n2\tAnna\n\n# id 5 domain=es\n1 # _ _\n2 so _ _\n\n"
+        "# _\n1 _\n\n# only = this\n\n1\n",
+        "utf-8",
+    )
+    command("metaner-label", "model", path, "--word-column", "1", "-o", output)
+    found = lines(output)
+    assert [line["text"] for line in found] == ["so Anna", "# so", "_ _", ""]
+    assert "in.conllu:15: line 15, '1', has no word in column 1" in found[3]["error"]  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("format", ["jsonl", "text", "conll", "csv", "html"])
+def test_what_the_output_cannot_hold(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str
+) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_text('{"text": "\\ud83d É\\ud800l 🙂 left"}\n{"words": ["Eve"]}\n', "utf-8")
+    screen = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", screen)
+    command("metaner-label", "model", source, "--format", format)
+    screen.seek(0)
+    shown = screen.read()
+    assert "Eve" in shown
+    output = tmp_path / "out"
+    command("metaner-label", "model", source, "--format", format, "-o", output)
+    written = output.read_text("utf-8")
+    assert "Eve" in written
+    if format == "jsonl":
+        assert [json.loads(line) for line in shown.splitlines()] == lines(output)
+        assert lines(output)[0]["text"] == "\ud83d É\ud800l 🙂 left"
+        assert "\\ud83d É\\ud800l 🙂" in written
+    else:
+        assert "É" in written and "É" not in shown and "?" in shown

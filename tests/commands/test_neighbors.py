@@ -98,11 +98,26 @@ def test_many_sentences_stay_in_order(command: Command, config: dict[str, Any], 
     assert [" ".join(sentence["neighbors"][0]["words"]) for sentence in found] == texts
 
 
+def test_every_string_gets_an_answer(
+    command: Command, config: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, output = tmp_path / "odd.jsonl", tmp_path / "found.jsonl"
+    path.write_text(
+        '\ufeff{"sentence": ""}\n{"words": ["Anna", "\\ud83d", ""]}\n{"words": []}\n', encoding="utf-8"
+    )
+    command("metaner-neighbors", write_config(tmp_path, config), path, "--output-file", output)
+    found = [json.loads(line) for line in output.read_text("utf-8").splitlines()]
+    assert [sentence["text"] for sentence in found] == ["", "Anna \ud83d ", ""]
+    assert [bool(sentence["neighbors"]) for sentence in found] == [False, True, False]
+    command("metaner-neighbors", write_config(tmp_path, config), path)
+    assert "Anna \ufffd" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'{"sentence": "fine"}\n\n{"words": []}\n', r"bad\.jsonl:3: the line is .*should be"),
-        (b'{"sentence": "fine"}\nplain text\n', r"bad\.jsonl:2: 'plain text' is not JSON"),
+        (b'{"sentence": "fine"}\n\n{"words": [1]}\n', r"bad\.jsonl:3: the line is .*should be"),
+        (b'{"sentence": "fine"}\nplain text\n', r"bad\.jsonl:2: the line is 'plain text', which is not JSON"),
         (b'["a", "list"]\n', r"bad\.jsonl:1: the line is .*should be"),
         (b'{"sentence": "\xfc"}\n', r"bad\.jsonl:1: not decodable"),
         (b"\n \n", r"bad\.jsonl: no sentence found"),

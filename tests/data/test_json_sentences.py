@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from allennlp.common.checks import ConfigurationError
 
-from allennlp_metaner.data.json_sentences import parse_sentence, read_sentences
+from allennlp_metaner.data.json_sentences import load_json, parse_sentence, read_sentences
 
 
 @pytest.mark.parametrize(
@@ -14,6 +14,10 @@ from allennlp_metaner.data.json_sentences import parse_sentence, read_sentences
         ({"sentence": " Anna ist in\tKöln."}, " Anna ist in\tKöln.", ["Anna", "ist", "in", "Köln", "."]),
         ({"words": ["Anna", "ist", "da."]}, "Anna ist da.", ["Anna", "ist", "da."]),
         ({"words": ["Anna"], "sentence": "ignored"}, "Anna", ["Anna"]),
+        ({"words": ["a", "", " "]}, "a   ", ["a", "", " "]),
+        ({"words": []}, "", []),
+        ({"sentence": " \n"}, " \n", []),
+        ({"sentence": ""}, "", []),
     ],
 )
 def test_parse(line: dict[str, object], text: str, words: list[str]) -> None:
@@ -22,7 +26,9 @@ def test_parse(line: dict[str, object], text: str, words: list[str]) -> None:
     assert [text[start:end] for start, end in parsed.offsets] == words
 
 
-@pytest.mark.parametrize("line", [None, 1, "text", ["a"], {}, {"sentence": 1}, {"words": [" "]}])
+@pytest.mark.parametrize(
+    "line", [None, 1, "text", ["a"], {}, {"sentence": 1}, {"words": "a"}, {"words": [1]}]
+)
 def test_neither(line: object) -> None:
     with pytest.raises(ConfigurationError, match=r"^here is .*should be"):
         parse_sentence(line, "here")
@@ -35,3 +41,18 @@ def test_blank_lines_count_but_are_no_sentences(tmp_path: Path) -> None:
     assert [next(sentences).text, next(sentences).text] == ["a", "b"]
     with pytest.raises(ConfigurationError, match=r"lines\.jsonl:4: .* is not JSON"):
         next(sentences)
+
+
+def test_lone_surrogates() -> None:
+    for line in ({"sentence": "Anna \ud83d left"}, {"words": ["Anna", "\ud83d", "left"]}):
+        parsed = parse_sentence(line, "here")
+        assert parsed.text == "Anna \ud83d left"
+        assert parsed.words == ["Anna", "\ufffd", "left"]
+        assert parsed.offsets == [(0, 4), (5, 6), (7, 11)]
+
+
+@pytest.mark.parametrize("line", ["", "{", "[" * 100_000, "1" * 5_000, '"\ud800'])
+def test_what_is_no_json(line: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^here is .* which is not JSON") as error:
+        load_json(line, "here")
+    assert len(str(error.value)) < 1000

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from allennlp_metaner.data.raw_text import CHINESE_OR_KANA, join, tokenize, without_surrogates
+from allennlp_metaner.data.characters import without_surrogates
+from allennlp_metaner.data.raw_text import CHINESE_OR_KANA, join, tokenize
 
 # Text with many of the places where a tokenizer may lose an offset.
 TEXTS = st.text() | st.text(
@@ -180,7 +181,3 @@ def test_join_offsets(words: list[str]) -> None:
 def test_join_then_tokenize(words: list[str]) -> None:
     text, offsets = join(words)
     assert tokenize(text) == [(word, *offset) for word, offset in zip(words, offsets, strict=True)]
-
-
-def test_surrogates() -> None:
-    assert without_surrogates("a\ud800b🙂\udfff") == "a\ufffdb🙂\ufffd"

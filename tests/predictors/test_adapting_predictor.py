@@ -1,5 +1,6 @@
 """`allennlp predict`: what goes in, what comes out, and what is refused."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,12 +8,16 @@ from typing import Any
 
 import pytest
 import torch
+from allennlp.commands.predict import _PredictManager
 from allennlp.common.checks import ConfigurationError
 from allennlp.models.archival import Archive
 from allennlp.predictors import Predictor
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from allennlp_metaner.data.coding import spans
 from allennlp_metaner.data.column_reader import ColumnReader
+from allennlp_metaner.data.raw_text import join
 from allennlp_metaner.predictors.adapting_predictor import AdaptingPredictor
 
 SENTENCES = [
@@ -147,15 +152,12 @@ def test_without_adaptation_any_reader_will_do(tiny_archive: Archive, unadapted:
     "line",
     [
         {},
-        {"sentence": ""},
-        {"sentence": " \n"},
         {"sentence": ["a"]},
         {"sentence": None},
-        {"words": []},
-        {"words": ["a", ""]},
         {"words": ["a", 1]},
         {"words": "a b"},
-        {"words": [], "sentence": "a"},
+        {"words": "a b", "sentence": "a"},
+        {"error": "a"},
     ],
 )
 def test_bad_input(predictor: AdaptingPredictor, line: dict[str, Any]) -> None:
@@ -172,3 +174,85 @@ def test_a_masking_reader_is_refused(tiny_archive: Archive) -> None:
 def test_command_line_batches(predictor: AdaptingPredictor, tmp_path: Path) -> None:
     line = predictor.dump_line(predictor.predict_json(SENTENCES[3]))
     assert predictor.load_line(line)["words"] == list("王小明访问了北京。")
+
+
+BLANK: list[dict[str, Any]] = [{"sentence": ""}, {"sentence": " \n\u200b"}, {"words": []}]
+
+
+@pytest.mark.parametrize("adapt", [True, False])
+def test_blank_text_has_no_entities(predictor: Any, unadapted: Any, adapt: bool) -> None:
+    found = predictor if adapt else unadapted
+    nothing: dict[str, Any] = {"words": [], "tags": [], "entities": []}
+    if adapt:
+        nothing["support"] = []
+    for line in BLANK:
+        expected = {"text": line.get("sentence", ""), **nothing}
+        assert found.predict_json(line) == expected
+        first, second, third = found.predict_batch_json([SENTENCES[0], line, SENTENCES[1]])
+        assert second == expected and len(first["words"]) == len(first["tags"]) == 7
+        assert third["text"] == SENTENCES[1]["sentence"]
+    assert found.predict_batch_json([]) == found.predict_batch_instance([]) == []
+
+
+def test_blank_words_have_tags_but_are_no_entities(predictor: AdaptingPredictor) -> None:
+    words = ["Peter", "", " ", "Smith", "won"]
+    output = predictor.predict_json({"words": words})
+    assert output["words"] == words and len(output["tags"]) == 5
+    instances = predictor.instances([words])
+    (labelled,) = predictor._label(instances)
+    labelled["tags"] = [["O", "B-PER", "I-PER", "B-LOC", "O"]]
+    described = predictor._describe(labelled, instances[0], *join(words))
+    assert described["tags"] == ["O", "O", "O", "B-LOC", "O"]
+    assert [entity["text"] for entity in described["entities"]] == ["Smith"]
+
+
+def test_lone_surrogates_stay_in_the_text(predictor: AdaptingPredictor, unadapted: Predictor) -> None:
+    for line in ({"sentence": "Peter \ud83d won Paris"}, {"words": ["Peter", "\ud83d", "won", "Paris"]}):
+        for output in (predictor.predict_json(line), unadapted.predict_json(line)):
+            assert output["text"] == "Peter \ud83d won Paris"
+            assert output["words"] == ["Peter", "\ufffd", "won", "Paris"]
+            for entity in output["entities"]:
+                assert output["text"][entity["start"] : entity["end"]] == entity["text"]
+            assert json.loads(unadapted.dump_line(output).encode()) == output
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.text(st.characters() | st.characters(categories=["Cs", "Zs", "Cf"]), max_size=8), max_size=6)
+)
+def test_every_string_and_list_gets_an_answer(unadapted: Predictor, words: list[str]) -> None:
+    first, second = unadapted.predict_batch_json([{"words": words}, {"sentence": " ".join(words)}])
+    assert first["text"] == second["text"] == " ".join(words)
+    assert len(first["tags"]) == len(words)
+    for output in (first, second):
+        assert all(entity["text"].strip() for entity in output["entities"])
+        assert json.loads(unadapted.dump_line(output).encode())["tags"] == output["tags"]
+
+
+def test_a_long_word_is_cheap(unadapted: Predictor) -> None:
+    output = unadapted.predict_json({"sentence": f"Peter {'z' * 100_000} won"})
+    assert list(map(len, output["words"])) == [5, 100_000, 3]
+
+
+LINES = ["\ufeff" + '{"sentence": "Peter won."}', "{", '{"sentence": 1}', "[" * 100_000]
+LINES += ['{"sentence": ""}', '{"sentence": "Peter \\ud83d won."}', '{"words": ["Anna"]}']
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 32])
+def test_command_line(unadapted: Predictor, tmp_path: Path, batch_size: int) -> None:
+    """One line of output for each of input, whatever is on it."""
+    source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text("\n\n".join(LINES), encoding="utf-8")
+    predictor = AdaptingPredictor(unadapted._model, unadapted._dataset_reader, adapt=False)
+    _PredictManager(predictor, str(source), str(output), batch_size, False, False).run()
+    found = [json.loads(line) for line in output.read_text("utf-8").splitlines()]
+    assert [line["text"] for line in found] == ["Peter won.", "", "", "", "", "Peter \ud83d won.", "Anna"]
+    assert [line.get("error", "")[:6] for line in found] == ["", "line 2", "line 3", "line 4", "", "", ""]
+    assert all(len(line["words"]) == len(line["tags"]) for line in found)
+
+
+def test_command_line_that_ends_at_the_first_error(tiny_archive: Archive) -> None:
+    predictor = Predictor.from_archive(tiny_archive, extra_args={"adapt": False, "fail_fast": True})
+    assert predictor.load_line(LINES[0]) == {"sentence": "Peter won."}
+    with pytest.raises(ConfigurationError, match=r"line 2 of the input .* is '{', which is not JSON"):
+        predictor.load_line("{")

@@ -32,7 +32,7 @@ class CapitalsBackend:
         tags: list[str] = []
         for position, word in enumerate(words):
             inside = position > 0 and tags[-1] != "O"
-            tags.append("O" if not word[0].isupper() else "I-PER" if inside else "B-PER")
+            tags.append("O" if not word[:1].isupper() else "I-PER" if inside else "B-PER")
         starts = [position for position, tag in enumerate(tags) if tag == "B-PER"]
         for position in starts:
             if tags[position + 1 : position + 2] != ["I-PER"]:

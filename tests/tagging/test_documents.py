@@ -4,7 +4,7 @@ import pytest
 from allennlp.common.checks import ConfigurationError
 from hypothesis import given, settings
 
-from allennlp_metaner.tagging.documents import Source, cut, of_sentences, source
+from allennlp_metaner.tagging.documents import Source, Words, cut, of_sentences, source
 from tests.data.test_sentences import TEXT
 
 
@@ -42,9 +42,10 @@ def test_sources() -> None:
     assert source("a b").sentences is None
     assert source(["a", "b"]).text == "a b"
     assert source([]).sentences == []
+    assert source(["a", "", " "]).sentences == [Words(["a", "", " "], [(0, 1), (2, 2), (3, 4)])]
 
 
-@pytest.mark.parametrize("text", [None, 1, b"Anna", {"text": "a"}, ["a", ""], ["a", 1], ["\t"]])
+@pytest.mark.parametrize("text", [None, 1, b"Anna", {"text": "a"}, ["a", 1], [["a"]]])
 def test_what_is_no_document(text: object) -> None:
     with pytest.raises(ConfigurationError, match=r"should be a text|is not a word"):
         source(text)  # type: ignore[arg-type]

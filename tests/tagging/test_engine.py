@@ -79,7 +79,7 @@ def test_a_document_of_many_batches(backend: CapitalsBackend) -> None:
 
 
 def test_errors_name_the_document_and_end_nothing(backend: CapitalsBackend) -> None:
-    texts = ["Anna won.", Source("it went boom.", name="b.txt", meta={"id": 7}), 3, ["a", " "], "Peter won."]
+    texts = ["Anna won.", Source("it went boom.", name="b.txt", meta={"id": 7}), 3, ["a", 1], "Peter won."]
     documents = list(Engine(backend).pipe(texts))  # type: ignore[arg-type]
     assert [[entity.text for entity in document.entities] for document in documents] == [
         ["Anna"],
@@ -93,7 +93,7 @@ def test_errors_name_the_document_and_end_nothing(backend: CapitalsBackend) -> N
     assert second == ("b.txt: sentence 1, 'it went boom .', cannot be labelled (RuntimeError: out of order)")
     assert documents[1].meta == {"id": 7} and documents[1].text == "it went boom."
     assert third is not None and third.startswith("document 3: a document is 3, but should be")
-    assert fourth is not None and fourth.startswith("document 4: ' ' in ['a', ' '] is not a word.")
+    assert fourth is not None and fourth.startswith("document 4: 1 in ['a', 1] is not a word.")
     assert [document.to_dict().get("error") for document in documents] == [None, second, third, fourth, None]
 
 

@@ -4,11 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from allennlp.common.checks import ConfigurationError
 from hypothesis import given, settings
 
+from allennlp_metaner.data.characters import without_surrogates
 from allennlp_metaner.data.column_reader import ColumnReader
-from allennlp_metaner.data.raw_text import without_surrogates
 from allennlp_metaner.data.sentence import words_and_tags
 from allennlp_metaner.tagging.engine import Engine
 from allennlp_metaner.tagging.name_tagger import NameTagger
@@ -47,10 +46,18 @@ def test_columns_can_be_read_again(tagger: NameTagger, tmp_path: Path) -> None:
     assert read == [(sentence.words, sentence.tags) for sentence in document.sentences]
 
 
-def test_words_that_fit_no_column(tagger: NameTagger) -> None:
-    (document,) = tagger.predict([["New\tYork"]])
-    with pytest.raises(ConfigurationError, match=r"document 1: the word 'New\\tYork' cannot be a line"):
-        document.to_conll()
+def test_words_that_callers_may_give(tagger: NameTagger, tmp_path: Path) -> None:
+    words = ["New\tYork", "", " ", "\ud800x", "Ana\n", "\t"]
+    (document,) = tagger.predict([words])
+    assert document.text == " ".join(words)
+    assert [entity.text for entity in document.entities] == ["New\tYork", "Ana\n"]
+    path = tmp_path / "names.conll"
+    path.write_text(document.to_conll(), encoding="utf-8", newline="")
+    (read,) = [words_and_tags(instance) for instance in ColumnReader(separator="\t").read(str(path))]
+    assert read[0] == ["New\ufffdYork", "\ufffd", "\ufffd", "\ufffdx", "Ana\ufffd", "\ufffd"]
+    doc = document.to_spacy()
+    assert doc.text == without_surrogates(document.text)
+    assert [entity.text for entity in doc.ents] == ["New\tYork", "Ana\n"]
 
 
 @settings(max_examples=100, deadline=None)
