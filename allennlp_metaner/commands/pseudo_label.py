@@ -221,7 +221,7 @@ def _begin(folder: Path, job: dict[str, Any], sentences: Sequence[Sequence[str]]
         (folder / MANIFEST).unlink(missing_ok=True)
         teacher.model.vocab.save_to_files(str(folder / VOCABULARY))
         lines = "".join(json.dumps(words, ensure_ascii=False) + "\n" for words in sentences)
-        write_whole(folder / WORDS, lines.encode("utf-8", "surrogatepass"))
+        write_whole(folder / WORDS, lines.encode())
         write_json(path, job)
 
 

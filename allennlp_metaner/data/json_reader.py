@@ -10,7 +10,6 @@ from allennlp.data import DatasetReader, TokenIndexer
 from allennlp.data.dataset_readers.dataset_reader import PathOrStr
 
 from allennlp_metaner.data.character_spans import MISALIGNED, CharacterSpan, from_utf16, tags_of_spans
-from allennlp_metaner.data.json_sentences import load_json
 from allennlp_metaner.data.lines import UNDECODED, read_lines
 from allennlp_metaner.data.raw_text import tokenize
 from allennlp_metaner.data.sentence_reader import Labelled, SentenceReader, naming
@@ -172,7 +171,8 @@ def json_items(lines: Iterator[str], file_path: PathOrStr) -> Iterator[tuple[str
             content = "\n".join(chain([line], (rest for _, rest in numbered)))
             if UNDECODED.search(content):
                 raise ConfigurationError(f"{file_path}: has bytes of another encoding. Give the right one")
-            items = load_json(content, str(file_path))
+            with naming(str(file_path)):
+                items = json.loads(content)
             yield from ((f"{file_path}: item {number}", item) for number, item in enumerate(items, start=1))
         elif line.strip():
             yield f"{file_path}:{number}", line

@@ -34,7 +34,7 @@ def load_json(line: str, place: str) -> Any:
         return json.loads(line.removeprefix("\ufeff"))
     except (ValueError, RecursionError) as error:
         raise ConfigurationError(
-            f"{place} is {shortened(line)}, which is not JSON ({error}). Give one object a line: "
+            f"{place} is {shortened(line.strip())}, which is not JSON ({error}). Give one object a line: "
             '{"sentence": "text"}'
         ) from error
 

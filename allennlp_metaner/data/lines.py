@@ -81,7 +81,8 @@ def _raw_lines(file_path: PathOrStr, encoding: str, strict: bool) -> Iterator[st
             io.TextIOWrapper(binary, encoding, errors="surrogateescape", newline="\n") as file,
         ):
             for number, line in enumerate(file, start=1):
-                if strict and UNDECODED.search(line):
+                # Text of ASCII in UTF-16 is also valid UTF-8, with a zero beside each letter.
+                if (strict and UNDECODED.search(line)) or (number == 1 and "\0" in line):
                     raise _undecodable(file_path, number, encoding)
                 yield line.removeprefix("\ufeff") if number == 1 else line
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -119,6 +120,8 @@ def _guessed_encoding(path: Path) -> str | None:
     for mark, name in BYTE_ORDER_MARKS.items():
         if start.startswith(mark):
             return name
+    if wide and content.isascii():
+        return "utf-16-le" if content[1::2].count(0) > content[::2].count(0) else "utf-16-be"
     try:
         content.decode("utf-8")
         return "utf-8"

@@ -117,7 +117,7 @@ def naming(place: str) -> Iterator[None]:
     """Errors of what the block reads become a `ConfigurationError` that says where it stands."""
     try:
         yield
-    except (ValueError, ConfigurationError) as error:
+    except (ValueError, RecursionError, ConfigurationError) as error:
         message = error.message if isinstance(error, ConfigurationError) else error
         raise ConfigurationError(f"{place}: {message}") from error
 

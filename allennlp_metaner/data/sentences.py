@@ -17,6 +17,8 @@ splitter takes can grow with the square of the length, for example for a row of 
 """
 
 PARAGRAPH_END = re.compile(r"(?:\r\n|\n|\r(?!\n))[^\S\r\n\u2029]*(?:\r\n|\n|\r(?!\n))|\u2029")
+# Of Khmer and Tibetan, which the library does not know.
+FULL_STOP = re.compile("[\u17d4\u17d5\u0f0d-\u0f11]+[\"'\u2019\u201d\u00bb)\\]]*\\s*")
 LINE_END = re.compile(r"\r\n|[\n\r\u2028\u2029]")
 NO_BLANK = re.compile(r"\S")
 LAST_BLANK = re.compile(r"\s(?=\S*$)")
@@ -27,9 +29,9 @@ def split_sentences(text: str, language: str = "xx", mode: str = "split") -> lis
     Cuts a document into sentences, in time linear in its length.
 
     Blank lines always end a sentence. Inside of a paragraph, the rules are those of the library
-    [sentencex](https://github.com/wikimedia/sentencex), which knows the full stops of all scripts and the
-    abbreviations of many languages; but a full stop ends no sentence if a lower-case letter follows, or no
-    blank does.
+    [sentencex](https://github.com/wikimedia/sentencex), which knows the full stops of many scripts and the
+    abbreviations of many languages, with the full stops of Khmer and Tibetan; but `.` ends no sentence if a
+    lower-case letter follows, or no blank does.
 
     # Parameters
 
@@ -96,8 +98,9 @@ def _spans(start: int, ends: list[int]) -> Iterator[tuple[int, int]]:
 
 def _ends(piece: str, language: str) -> list[int]:
     """The ends of the sentences of a piece of text; the last one is the end of the piece."""
-    ends = [boundary["end_index"] for boundary in get_sentence_boundaries(language, piece)]
-    return [*(end for end in ends if 0 < end < len(piece) and _is_end(piece, end)), len(piece)]
+    ends = {boundary["end_index"] for boundary in get_sentence_boundaries(language, piece)}
+    ends.update(match.end() for match in FULL_STOP.finditer(piece))
+    return [*(end for end in sorted(ends) if 0 < end < len(piece) and _is_end(piece, end)), len(piece)]
 
 
 def _is_end(piece: str, end: int) -> bool:
@@ -107,4 +110,5 @@ def _is_end(piece: str, end: int) -> bool:
     if not piece[end - 1].isspace():
         return False
     following = NO_BLANK.search(piece, end)
-    return following is None or not following.group().islower()
+    # Georgian letters are lower case, but no sentence begins with others: they have no title case.
+    return following is None or following.group() == following.group().title()

@@ -1,6 +1,7 @@
 """`allennlp metaner-cases`: the page tells what both models and `allennlp evaluate` say, and clear errors."""
 
 import json
+import os
 import re
 from collections.abc import Callable
 from html import unescape
@@ -128,6 +129,10 @@ def test_overrides_of_both_and_of_one(tmp_path: Path) -> None:
         assert [params[key] for key in "abc"] == expected
 
 
+def broken(*_: object) -> None:
+    raise OSError("out of order")
+
+
 def test_an_old_page_stays_if_there_is_no_new_one(
     command: Command, tiny_run: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,13 +141,16 @@ def test_an_old_page_stays_if_there_is_no_new_one(
     arguments = ["metaner-cases", tiny_run.run, tiny_run.run, tmp_path / "missing.txt", "-o", page]
     with pytest.raises(ConfigurationError, match=r"missing\.txt: cannot be read"):
         command(*arguments)
-    # A lone surrogate is in no encoding, so writing breaks off.
-    monkeypatch.setattr(cases, "render", lambda *_: "new \ud800")
     arguments[3] = tiny_run.data / "conll2003/eng.testb"
-    with pytest.raises(UnicodeEncodeError):
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="out of order"):
+        patch.setattr(os, "replace", broken)
         command(*arguments)
     assert page.read_text() == "old"
     assert list(tmp_path.iterdir()) == [page]
+    # What has no form in UTF-8, such as half of a character in the name of a file, is replaced.
+    monkeypatch.setattr(cases, "render", lambda *_: "new \ud800")
+    command(*arguments)
+    assert page.read_text("utf-8") == "new \ufffd"
 
 
 def test_refused(command: Command, tiny_run: SimpleNamespace, tmp_path: Path) -> None:

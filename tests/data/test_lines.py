@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from allennlp.common.checks import ConfigurationError
 
-from allennlp_metaner.data.lines import read_lines, read_text
+from allennlp_metaner.data.lines import UNDECODED, read_lines, read_text
 
 
 def lines(directory: Path, content: bytes, encoding: str = "utf-8") -> list[str]:
@@ -71,3 +71,18 @@ def test_gzip(tmp_path: Path) -> None:
 def test_missing(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"cannot be read .*METANER_DATA"):
         list(read_lines(tmp_path / "missing", "utf-8"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf_16_without_a_mark(tmp_path: Path, encoding: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"text.txt:1: .*perhaps '{encoding}'"):
+        lines(tmp_path, "Anna O\nleft O\n".encode(encoding))
+    assert lines(tmp_path, "Anna O\nleft O\n".encode(encoding), encoding) == ["Anna O", "left O"]
+
+
+def test_lines_after_an_undecodable_one(tmp_path: Path) -> None:
+    path = tmp_path / "text.txt"
+    path.write_bytes(b"a\n\xff\nb\n")
+    found = list(read_lines(path, "utf-8", strict=False))
+    assert found == ["a", "\udcff", "b"]
+    assert [bool(UNDECODED.search(line)) for line in found] == [False, True, False]
