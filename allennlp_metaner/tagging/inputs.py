@@ -227,14 +227,15 @@ def _cells(line: str) -> list[str]:
 def _without_comments(lines: list[tuple[int, str]]) -> list[tuple[int, str]]:
     """
     The lines of a sentence without the comments before it, `# text = ...`. A line with the word "#" has as
-    many columns as the last one, and no equals sign.
+    many columns as the last one, apart by tabs if those are, and no equals sign.
     """
-    num_columns = len(_cells(lines[-1][1]))
+    last = lines[-1][1]
 
     def is_comment(numbered: tuple[int, str]) -> bool:
         _, line = numbered
         is_assignment = line.startswith("# ") and "=" in line
-        return line.startswith("#") and (is_assignment or len(_cells(line)) != num_columns)
+        is_like_last = len(_cells(line)) == len(_cells(last)) and ("\t" in line) == ("\t" in last)
+        return line.startswith("#") and (is_assignment or not is_like_last)
 
     return list(dropwhile(is_comment, lines))
 
