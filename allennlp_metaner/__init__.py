@@ -17,6 +17,7 @@ from allennlp_metaner.commands import (
     pseudo_label,
     report,
     serve,
+    student,
 )
 from allennlp_metaner.data import (
     column_reader,
@@ -76,6 +77,7 @@ __all__ = [
     "serve",
     "similarity_index",
     "span_f1",
+    "student",
     "table_reader",
     "word_transformer_embedder",
     "word_transformer_indexer",

@@ -39,7 +39,7 @@ ALLOWED = {
     "experiments": {"analysis", "atomic"},
     "commands": FOUNDATION
     | {"meta", "models", "retrieval", "tasks", "predictors", "tagging", "analysis", "experiments"}
-    | {"exporting", "serving", "unlabelled"},
+    | {"configs", "exporting", "serving", "unlabelled"},
     # Scripts that stand beside the rest, and that nothing else needs.
     "tools": set[str](),
 }

@@ -13,6 +13,7 @@ from allennlp.models.archival import CONFIG_NAME, Archive
 from allennlp_metaner.commands.loading import load_checked, local_path
 from allennlp_metaner.commands.quiet import quiet
 from allennlp_metaner.exporting.conversion import check_target, export
+from allennlp_metaner.unlabelled.pseudo_labels import MANIFEST
 
 METRICS_NAME = "metrics.json"
 
@@ -82,11 +83,31 @@ def training_metrics(archive: Archive, path: Path) -> dict[str, Any]:
     return found
 
 
+def training_facts(archive: Archive) -> dict[str, Any]:
+    """
+    What a student learned from, if `archive` is one and its folder of pseudo labels is still there.
+    """
+    config = archive.config
+    manifest = Path(config.get("train_data_path", ""), MANIFEST)
+    if config["dataset_reader"].get("type") != "pseudo_labels" or not manifest.is_file():
+        return {}
+    found = json.loads(manifest.read_text("utf-8"))
+    return {
+        "teachers": len(found["teachers"]),
+        "teachers were adapted to each sentence": any(teacher["adapts"] for teacher in found["teachers"]),
+        "sentences without labels": found["num_sentences"],
+        "their words": found["num_words"],
+        "words on which all teachers agree": f"{100 * found['agreement']:.1f} %",
+    }
+
+
 @quiet()
 def _run(arguments: argparse.Namespace) -> None:
     # Before the archive is loaded, which takes a while.
     check_target(arguments.folder, arguments.onnx)
     archive = load_checked(arguments.archive_file, overrides=arguments.overrides)
     metrics = training_metrics(archive, local_path(arguments.archive_file))
-    export(archive, arguments.folder, arguments.archive_file, metrics, arguments.onnx)
+    export(
+        archive, arguments.folder, arguments.archive_file, metrics, arguments.onnx, training_facts(archive)
+    )
     print(f"{arguments.folder}: written. How to use it is in {arguments.folder / 'README.md'}")

@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Optional
 
@@ -16,8 +17,9 @@ from allennlp_metaner.commands.loading import check_archive, load_checked
 from allennlp_metaner.commands.quiet import quiet
 from allennlp_metaner.data.json_sentences import read_sentences
 from allennlp_metaner.data.lines import read_lines
-from allennlp_metaner.data.raw_text import tokenize
 from allennlp_metaner.data.sentence import words_and_tags
+from allennlp_metaner.tagging.documents import cut
+from allennlp_metaner.tagging.inputs import input_files
 from allennlp_metaner.tasks.pseudo_task_reader import PseudoTaskReader
 from allennlp_metaner.unlabelled.labelling import Teacher, combine_shards, label_shards
 from allennlp_metaner.unlabelled.neighbor_weights import write_neighbor_weights, write_vectors
@@ -47,28 +49,13 @@ class PseudoLabel(Subcommand):
         subparser: argparse.ArgumentParser = parser.add_parser(
             self.name, description=description, help="Label text for a student to learn from."
         )
-        subparser.add_argument(
-            "archive_files", nargs="+", metavar="archive_file", help="the teachers: archives or runs"
-        )
-        subparser.add_argument(
-            "--text",
-            nargs="+",
-            required=True,
-            help="files: .txt with a raw sentence a line, .jsonl as for `allennlp predict`, or what the "
-            "reader of the first archive reads (see --overrides), whose tags are not looked at",
-        )
+        add_text_arguments(subparser, split="lines")
         subparser.add_argument("--output-directory", required=True, help="the folder of pseudo labels")
-        subparser.add_argument(
-            "--adapt",
-            choices=["yes", "no"],
-            help="whether teachers are adapted to each sentence; if not given, what each archive says",
-        )
         subparser.add_argument(
             "--neighbor-weights",
             action="store_true",
             help="also write what the word_weights 'knn' and 'vote+knn' need",
         )
-        subparser.add_argument("--cuda-device", type=int, default=-1, help="id of the GPU to use, if any")
         subparser.add_argument(
             "-o",
             "--overrides",
@@ -80,22 +67,63 @@ class PseudoLabel(Subcommand):
         return subparser
 
 
-def read_text(file: str, reader: DatasetReader) -> Iterator[list[str]]:
+def add_text_arguments(subparser: argparse.ArgumentParser, split: str) -> None:
+    """
+    The arguments of commands with teachers and text; `split` is the default of the option of this name.
+    """
+    subparser.add_argument(
+        "archive_files", nargs="+", metavar="archive_file", help="the teachers: archives or runs"
+    )
+    subparser.add_argument(
+        "--text",
+        nargs="+",
+        required=True,
+        help="files, or folders of them: .txt (see --split), .jsonl as for `allennlp predict`, or what the "
+        "reader of the first archive reads (see the overrides of teachers), whose tags are not looked at",
+    )
+    subparser.add_argument(
+        "--split",
+        choices=["lines", "split"],
+        default=split,
+        help=f"whether a line of .txt files is a sentence, or is split into sentences (default: {split})",
+    )
+    subparser.add_argument(
+        "--language", default="xx", help="of the text, for its abbreviations where it is split: es, nl, ..."
+    )
+    subparser.add_argument(
+        "--adapt",
+        choices=["yes", "no"],
+        help="whether teachers are adapted to each sentence; if not given, what each archive says",
+    )
+    subparser.add_argument("--cuda-device", type=int, default=-1, help="id of the GPU to use, if any")
+
+
+def chosen(adapt: Optional[str]) -> Optional[bool]:
+    """The argument `--adapt`."""
+    return None if adapt is None else adapt == "yes"
+
+
+def read_text(
+    file: str, reader: DatasetReader, split: str = "lines", language: str = "xx"
+) -> Iterator[list[str]]:
     """
     The words of each sentence of a file.
 
     # Parameters
 
     file : `str`
-        Raw sentences (`.txt`), JSON lines (`.jsonl`) or whatever `reader` reads.
+        Raw text (`.txt`), JSON lines (`.jsonl`) or whatever `reader` reads.
     reader : `DatasetReader`
+    split : `str`, optional (default = `"lines"`)
+        Of raw text: "lines": a line is a sentence; "split": a line is split into sentences.
+    language : `str`, optional (default = `"xx"`)
+        See [`split_sentences`](../data/sentences.md#split_sentences).
     """
     if file.endswith(".jsonl"):
         yield from (sentence.words for sentence in read_sentences(file) if sentence.words)
     elif file.endswith(".txt"):
         for line in read_lines(file, "utf-8"):
-            if words := [word for word, _, _ in tokenize(line)]:
-                yield words
+            yield from (sentence.words for sentence in cut(line, language, split))
     else:
         plain = reader._base_reader if isinstance(reader, PseudoTaskReader) else reader
         yield from (words_and_tags(instance)[0] for instance in plain.read(file))
@@ -109,6 +137,8 @@ def pseudo_label(
     overrides: str = "",
     cuda_device: int = -1,
     with_neighbor_weights: bool = False,
+    split: str = "lines",
+    language: str = "xx",
 ) -> dict[str, Any]:
     """
     Label text, and write a folder of pseudo labels, or finish one that was begun.
@@ -128,6 +158,9 @@ def pseudo_label(
     with_neighbor_weights : `bool`, optional (default = `False`)
         Also weigh words by their neighbours, see
         [`neighbor_weights`](../unlabelled/neighbor_weights.md#neighbor_weights).
+    split : `str`, optional (default = `"lines"`)
+    language : `str`, optional (default = `"xx"`)
+        How raw text is split, see [`read_text`](#read_text).
 
     # Returns
 
@@ -144,13 +177,15 @@ def pseudo_label(
     folder.mkdir(parents=True, exist_ok=True)
     parts = [f"teacher-{number}" for number in range(1, len(archive_files) + 1)]
     sentences: list[list[str]] = []
-    job: dict[str, Any] = {"teachers": [], "text": {file: _file_hash(file) for file in files}}
+    job: dict[str, Any] = {"teachers": [], "text": {file: file_hash(file) for file in files}}
+    job["split"] = [split, language]
     shares = None
     for part, archive_file in zip(parts, archive_files, strict=True):
         archive = load_checked(archive_file, cuda_device, overrides)
         teacher = Teacher(archive, adapt, cuda_device)
         if not sentences:
-            sentences = unique(words for file in files for words in read_text(file, teacher.reader))
+            found = (read_text(file, teacher.reader, split, language) for file in files)
+            sentences = unique(chain.from_iterable(found))
             job["labels"] = teacher.labels
             shares = teacher.source_shares
         if teacher.labels != job["labels"]:
@@ -163,8 +198,8 @@ def pseudo_label(
         label_shards(folder, part, teacher, sentences)
         if with_neighbor_weights and part == parts[0]:
             write_vectors(folder, teacher, sentences)
-    found = combine_shards(folder, parts, sentences, job["labels"])
-    manifest = {**job, "archives": list(archive_files), "num_sentences": len(sentences), **found}
+    together = combine_shards(folder, parts, sentences, job["labels"])
+    manifest = {**job, "archives": list(archive_files), "num_sentences": len(sentences), **together}
     if with_neighbor_weights:
         manifest[MEAN_NEIGHBOR_WEIGHTS] = write_neighbor_weights(folder, sentences, job["labels"])
     if shares is not None:
@@ -177,18 +212,18 @@ def pseudo_label(
 def _run(arguments: argparse.Namespace) -> None:
     check_for_gpu(arguments.cuda_device)
     folder = Path(arguments.output_directory)
-    adapt = None if arguments.adapt is None else arguments.adapt == "yes"
     manifest = pseudo_label(
         arguments.archive_files,
-        arguments.text,
+        input_files(arguments.text),
         folder,
-        adapt,
+        chosen(arguments.adapt),
         arguments.overrides,
         arguments.cuda_device,
         arguments.neighbor_weights,
+        arguments.split,
+        arguments.language,
     )
-    if "source_entities_per_word" in manifest:
-        _warn_of_shifts(manifest["entities_per_word"], manifest["source_entities_per_word"])
+    warn_of_shifts(manifest)
     print(
         f"{manifest['num_sentences']} sentences of {manifest['num_words']} words in {folder}; all teachers "
         f"agree on {100 * manifest['agreement']:.1f} % of the words"
@@ -207,7 +242,7 @@ def _begin(folder: Path, job: dict[str, Any], sentences: Sequence[Sequence[str]]
         raise ConfigurationError(f"{', '.join(job['text'])}: no sentence found")
     path = folder / JOB
     begun = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-    for key in ("text", "labels", "teachers"):
+    for key in ("text", "split", "labels", "teachers"):
         old, new = begun.get(key), job[key]
         if key == "teachers" and old is not None:
             # Those that come later are not known yet, or were not when the run ended.
@@ -225,8 +260,11 @@ def _begin(folder: Path, job: dict[str, Any], sentences: Sequence[Sequence[str]]
         write_json(path, job)
 
 
-def _warn_of_shifts(found: dict[str, float], source: dict[str, float]) -> None:
-    for type_, (here, there) in shifted_types(found, source).items():
+def warn_of_shifts(manifest: dict[str, Any]) -> None:
+    """Print a warning for each type whose share in the text is another one than in the source data."""
+    source = manifest.get("source_entities_per_word")
+    found = {} if source is None else shifted_types(manifest["entities_per_word"], source)
+    for type_, (here, there) in found.items():
         print(
             f"WARNING: {type_} has {1000 * here:.1f} entities in 1,000 words of the text, and "
             f"{1000 * there:.1f} in the source data. Where shares differ so much, a student of soft "
@@ -234,5 +272,10 @@ def _warn_of_shifts(found: dict[str, float], source: dict[str, float]) -> None:
         )
 
 
-def _file_hash(file: str) -> str:
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+def file_hash(file: str | Path) -> str:
+    """A hash of the content of a file."""
+    digest = hashlib.sha256()
+    with Path(file).open("rb") as content:
+        while block := content.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

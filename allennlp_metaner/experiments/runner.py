@@ -16,8 +16,6 @@ from typing import Any, Optional
 
 import torch
 from allennlp.commands.evaluate import evaluate_from_archive
-from allennlp.commands.train import train_model
-from allennlp.common import Params
 from allennlp.common.checks import ConfigurationError
 from allennlp.common.util import import_module_and_submodules
 from filelock import FileLock, Timeout
@@ -33,6 +31,7 @@ from allennlp_metaner.experiments.records import (
     write_json,
     write_record,
 )
+from allennlp_metaner.experiments.resuming import train_or_resume
 
 _Record = Optional[dict[str, Any]]
 
@@ -219,9 +218,7 @@ def _train(training: Training, folder: Path) -> dict[str, Any]:
     if training.run:
         return _adopt(training.run, run)
     write_json(config, training.config)
-    # Without a checkpoint there is nothing to continue from, only remains.
-    recover = any(run.glob("model_state_e*.th"))
-    train_model(Params.from_file(config), run, recover=recover, force=not recover, file_friendly_logging=True)
+    recover = train_or_resume(training.config, run)
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     return {
         "command": ["allennlp", "train", str(config), "-s", "NEW_RUN"],

@@ -51,6 +51,7 @@ def export(
     source: str,
     metrics: Optional[dict[str, Any]] = None,
     onnx: bool = False,
+    facts: Optional[dict[str, Any]] = None,
 ) -> None:
     """
     Write a folder that `transformers` loads as a token classification model, and
@@ -69,6 +70,8 @@ def export(
         AllenNLP's metrics of the training, for the model card.
     onnx : `bool`, optional (default = `False`)
         Whether an ONNX file is written too.
+    facts : `dict[str, Any]`, optional (default = `None`)
+        What else is known of the training, for the model card.
 
     # Raises
 
@@ -77,7 +80,7 @@ def export(
     check_target(folder, onnx)
     parts = _parts(archive, source)
     model = _model(parts, source)
-    card = model_card(model.config, archive.config.as_dict(quiet=True), metrics or {}, onnx)
+    card = model_card(model.config, archive.config.as_dict(quiet=True), metrics or {}, onnx, facts or {})
     folder.parent.mkdir(parents=True, exist_ok=True)
     with new_directory(folder, made_by="allennlp metaner-export") as scratch:
         model.save_pretrained(str(scratch), safe_serialization=True)
@@ -95,6 +98,15 @@ def check_target(folder: Path, onnx: bool = False) -> None:
     """
     if folder.exists():
         raise ConfigurationError(f"{folder} exists already: give a new folder, or remove it")
+    check_packages(onnx)
+
+
+def check_packages(onnx: bool) -> None:
+    """
+    # Raises
+
+    `ConfigurationError`, if an ONNX file is to be written and the package for it is not installed.
+    """
     if onnx and importlib.util.find_spec("onnx") is None:
         raise ConfigurationError("--onnx needs the package onnx: install allennlp-metaner[onnx]")
 

@@ -98,7 +98,7 @@ works on text, and the tagger on words, so a few tags can differ:
 """
 
 
-def model_card(config: PretrainedConfig, training: Json, metrics: Json, onnx: bool) -> str:
+def model_card(config: PretrainedConfig, training: Json, metrics: Json, onnx: bool, facts: Json) -> str:
     """
     # Parameters
 
@@ -110,6 +110,8 @@ def model_card(config: PretrainedConfig, training: Json, metrics: Json, onnx: bo
         AllenNLP's metrics of the training; may be empty.
     onnx : `bool`
         Whether there is an ONNX file.
+    facts : `Mapping[str, Any]`
+        What else is known of the training.
 
     # Returns
 
@@ -120,7 +122,7 @@ def model_card(config: PretrainedConfig, training: Json, metrics: Json, onnx: bo
     parts = [
         _HEADER,
         f"Labels: {', '.join(f'`{label}`' for label in dict.fromkeys(config.id2label.values()))}.\n",
-        _trained(training),
+        _trained(training, facts),
         _figures(metrics),
         _travels(settings),
         _USE + ("\n" + _ONNX if onnx else ""),
@@ -137,8 +139,9 @@ def _travels(settings: ExportSettings) -> str:
     return text + (_SPECIAL.format(labels=", ".join(special)) if special else "")
 
 
-def _trained(training: Json) -> str:
-    rows = [[name, f"`{value}`"] for name, value in _settings(training) if value is not None]
+def _trained(training: Json, facts: Json) -> str:
+    known = [*_settings(training), *facts.items()]
+    rows = [[name, f"`{value}`"] for name, value in known if value is not None]
     return (
         f"## Training\n\n{markdown_table(['what', 'setting'], rows, left=2)}\n"
         "<details><summary>The whole config</summary>\n\n"

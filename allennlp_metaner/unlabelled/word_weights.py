@@ -15,6 +15,8 @@ class WordWeights(Registrable):
     """
 
     default_implementation = "none"
+    needs_neighbors = False
+    """Whether the folder of pseudo labels must have been made with `--neighbor-weights`."""
 
     def __call__(self, sentence: PseudoLabelled) -> torch.Tensor:
         """
@@ -67,6 +69,8 @@ class Neighbors(WordWeights):
     `ConfigurationError`, if it was not.
     """
 
+    needs_neighbors = True
+
     def __call__(self, sentence: PseudoLabelled) -> torch.Tensor:
         if sentence.neighbor_weights is None:
             raise ConfigurationError(
@@ -83,6 +87,8 @@ class VoteAndNeighbors(WordWeights):
 
     Registered as a `WordWeights` with name "vote+knn".
     """
+
+    needs_neighbors = True
 
     def __call__(self, sentence: PseudoLabelled) -> torch.Tensor:
         return Vote()(sentence) * Neighbors()(sentence)
