@@ -130,7 +130,7 @@ def open_requests(client: Client) -> int:
 
 def percentiles(seconds: list[float]) -> dict[str, float]:
     """Of the answers, in seconds."""
-    ordered = sorted(seconds)
+    ordered = sorted(seconds) or [float("nan")]
     at = {f"p{part}": ordered[min(len(ordered) - 1, len(ordered) * part // 100)] for part in (50, 90, 95, 99)}
     return {name: round(value, 3) for name, value in {**at, "max": ordered[-1]}.items()}
 

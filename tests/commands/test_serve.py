@@ -121,6 +121,17 @@ def test_an_archive_that_retrieves_nothing(tiny_run: SimpleNamespace) -> None:
     assert taggers.by_adaptation.keys() == {False} and not taggers.adapts
 
 
+def test_an_exported_model(tiny_run: SimpleNamespace, command: Command, tmp_path: Path) -> None:
+    command("metaner-export", tiny_run.archive, tmp_path / "exported")
+    taggers = load_taggers(str(tmp_path / "exported"))
+    assert taggers.name == "exported" and taggers.by_adaptation.keys() == {False} and not taggers.adapts
+    plain = NameTagger.load(tiny_run.archive, adapt=False).predict(TEXTS[0])
+    found = taggers.by_adaptation[False].predict(TEXTS[0])
+    assert found.sentences[0].tags == plain.sentences[0].tags
+    with pytest.raises(ConfigurationError, match="runtime='onnxruntime' is for folders"):
+        load_taggers(str(tiny_run.archive), runtime="onnxruntime")
+
+
 def test_what_cannot_be_served(command: Command, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot be read"):
         command("metaner-serve", str(tmp_path / "missing"), "--port", "0")
