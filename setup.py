@@ -67,7 +67,8 @@ setup(
         "setuptools<81",
         "spacy>=3.7",
         "tokenizers>=0.19",
-        "torch>=2.4",
+        # From 2.6 on, `torch.load` runs no code of a file.
+        "torch>=2.6",
         "torchvision>=0.19",
         # From 4.44 on, AutoTokenizer rejects `add_special_tokens=False`, which AllenNLP passes.
         "transformers>=4.40,<4.44",

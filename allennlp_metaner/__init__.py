@@ -5,6 +5,7 @@ Importing the package registers all its components (`--include-package allennlp_
 texts with a trained model.
 """
 
+from allennlp_metaner import archives
 from allennlp_metaner.commands import (
     average,
     cases,
@@ -48,6 +49,7 @@ __all__ = [
     "Sentence",
     "adapting_evaluator",
     "adapting_predictor",
+    "archives",
     "atomic_checkpointer",
     "average",
     "bert_adam",

@@ -154,7 +154,7 @@ def test_exclusive() -> None:
 def test_fork(tiny_run: SimpleNamespace, predict_before: bool) -> None:
     """Servers load once and fork: a child's first prediction is its parent's, and comes."""
     script = f"""
-import json, os, threading, torch
+import json, os, signal, threading, torch
 from allennlp.predictors import Predictor
 import allennlp_metaner
 from allennlp_metaner.concurrency import exclusive
@@ -171,6 +171,7 @@ def wait():
 threading.Thread(target=wait, daemon=True).start()
 entered.wait()
 child = os.fork()
+signal.alarm(280)
 if not child:
     with open("child.json", "w") as file:
         json.dump([predictor.predict_batch_json(lines), predictor.predict_json(lines[0])], file)

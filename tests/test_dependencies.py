@@ -10,9 +10,10 @@ PACKAGE = Path(__file__).parents[1] / "allennlp_metaner"
 
 # What each part may import. `nn` and `data` are side by side: nothing in `data` needs `nn`, whose span metric
 # counts by the coding schemes.
-FOUNDATION = {"atomic", "concurrency", "data", "nn", "settings"}
+FOUNDATION = {"archives", "atomic", "concurrency", "data", "nn", "settings"}
 ALLOWED = {
     "settings": set[str](),
+    "archives": set[str](),
     "atomic": set[str](),
     "configs": set[str](),
     "look": set[str](),

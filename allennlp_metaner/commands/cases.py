@@ -13,9 +13,10 @@ from allennlp.models import Archive
 
 from allennlp_metaner.analysis.case_page import Side, render
 from allennlp_metaner.analysis.case_studies import Case, SupportSentence, find_differences
+from allennlp_metaner.archives import check_archive, load_archive
 from allennlp_metaner.atomic import write_whole
 from allennlp_metaner.commands.labelling import SENTENCES_PER_BATCH, label_file
-from allennlp_metaner.commands.loading import check_archive, load_checked, merged, task_reader
+from allennlp_metaner.commands.loading import merged, task_reader
 from allennlp_metaner.commands.quiet import quiet
 from allennlp_metaner.data.characters import encodable
 from allennlp_metaner.meta.test_time_adaptation import adapts
@@ -121,7 +122,7 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def _load(archive_file: str, cuda_device: int, overrides: str) -> Archive:
-    archive = load_checked(archive_file, cuda_device, overrides)
+    archive = load_archive(archive_file, cuda_device, overrides)
     if adapts(archive.model):
         task_reader(archive.validation_dataset_reader, archive_file)
     return archive

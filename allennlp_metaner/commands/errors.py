@@ -11,9 +11,10 @@ from allennlp.predictors import Predictor
 
 from allennlp_metaner.analysis.errors import LEGEND, LabelledSentence, Tables, analyse, as_markdown
 from allennlp_metaner.analysis.reliability import ScoredSentence, reliability
+from allennlp_metaner.archives import load_archive
 from allennlp_metaner.atomic import write_json, write_whole
 from allennlp_metaner.commands.labelling import label_file
-from allennlp_metaner.commands.loading import load_checked, task_reader
+from allennlp_metaner.commands.loading import task_reader
 from allennlp_metaner.commands.quiet import quiet
 from allennlp_metaner.tasks.pseudo_task_reader import PseudoTaskReader
 
@@ -95,7 +96,7 @@ def label(
 @quiet()
 def _run(arguments: argparse.Namespace) -> None:
     check_for_gpu(arguments.cuda_device)
-    archive = load_checked(
+    archive = load_archive(
         arguments.archive_file, arguments.cuda_device, arguments.overrides, arguments.weights_file
     )
     reader = task_reader(archive.validation_dataset_reader, arguments.archive_file)

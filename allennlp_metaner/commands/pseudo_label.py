@@ -12,8 +12,8 @@ from allennlp.commands.subcommand import Subcommand
 from allennlp.common.checks import ConfigurationError, check_for_gpu
 from allennlp.data import DatasetReader
 
+from allennlp_metaner.archives import check_archive, load_archive
 from allennlp_metaner.atomic import write_json, write_whole
-from allennlp_metaner.commands.loading import check_archive, load_checked
 from allennlp_metaner.commands.quiet import quiet
 from allennlp_metaner.data.json_sentences import read_sentences
 from allennlp_metaner.data.lines import read_lines
@@ -181,7 +181,7 @@ def pseudo_label(
     job["split"] = [split, language]
     shares = None
     for part, archive_file in zip(parts, archive_files, strict=True):
-        archive = load_checked(archive_file, cuda_device, overrides)
+        archive = load_archive(archive_file, cuda_device, overrides)
         teacher = Teacher(archive, adapt, cuda_device)
         if not sentences:
             found = (read_text(file, teacher.reader, split, language) for file in files)

@@ -5,6 +5,7 @@ from threading import Lock
 from typing import Any, Optional
 
 import torch
+from allennlp.common import Params
 from allennlp.common.checks import ConfigurationError
 from allennlp.common.util import is_distributed
 from allennlp.data import TextFieldTensors, Vocabulary
@@ -13,6 +14,7 @@ from allennlp.modules import TextFieldEmbedder
 from allennlp.nn import InitializerApplicator
 from allennlp.nn.util import get_text_field_mask
 
+from allennlp_metaner.archives import verify_checksums
 from allennlp_metaner.concurrency import exclusive
 from allennlp_metaner.data.sentence import LABEL_NAMESPACE
 from allennlp_metaner.meta.test_time_adaptation import TestTimeAdaptation
@@ -129,6 +131,12 @@ class MaxLossTagger(FrozenOutputs, Model):
         if frozen_layers is not None:
             freeze_bottom(text_field_embedder, frozen_layers)
         (initializer or InitializerApplicator())(self)
+
+    @classmethod
+    def _load(cls, config: Params, serialization_dir: Any, *args: Any, **kwargs: Any) -> Model:
+        # Here, since this is what all ways to load an archive have in common, AllenNLP's own included.
+        verify_checksums(serialization_dir)
+        return super()._load(config, serialization_dir, *args, **kwargs)
 
     def queries(self, tasks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """

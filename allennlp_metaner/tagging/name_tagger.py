@@ -7,7 +7,7 @@ from typing import Optional, Union, overload
 
 from allennlp.common.checks import ConfigurationError
 
-from allennlp_metaner.commands.loading import load_checked
+from allennlp_metaner.archives import load_archive
 from allennlp_metaner.tagging.backends import ArchiveBackend, Backend
 from allennlp_metaner.tagging.documents import Source, Text
 from allennlp_metaner.tagging.engine import Engine
@@ -79,7 +79,7 @@ class NameTagger:
                     f"runtime={runtime!r} is for folders that `allennlp metaner-export` writes, and {path} "
                     "is none: leave it out, or export the archive"
                 )
-            backend = ArchiveBackend(load_checked(str(path), cuda_device, overrides), adapt)
+            backend = ArchiveBackend(load_archive(str(path), cuda_device, overrides), adapt)
         elif adapt or overrides:
             raise ConfigurationError(
                 f"{path} is an exported tagger, which cannot be adapted and has no config to override: leave "

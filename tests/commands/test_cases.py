@@ -16,9 +16,10 @@ from allennlp.evaluation import Evaluator
 from allennlp.models.archival import Archive
 from allennlp.predictors import Predictor
 
+from allennlp_metaner.archives import load_archive
 from allennlp_metaner.commands import cases
 from allennlp_metaner.commands.cases import label_with_both
-from allennlp_metaner.commands.loading import load_checked, merged
+from allennlp_metaner.commands.loading import merged
 from allennlp_metaner.data.coding import spans
 from allennlp_metaner.data.sentence import words_and_tags
 
@@ -39,7 +40,7 @@ def data_file(tiny_run: SimpleNamespace, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def plain_archive(tiny_run: SimpleNamespace) -> Archive:
-    return load_checked(str(tiny_run.run), overrides=PLAIN)
+    return load_archive(str(tiny_run.run), overrides=PLAIN)
 
 
 def f1(archive: Archive, path: Path, adapt: bool) -> float:

@@ -137,7 +137,7 @@ def test_missing_files(command: Command, tmp_path: Path) -> None:
     lines = write_lines(tmp_path, LINES)
     with pytest.raises(ConfigurationError, match=r"missing\.tar\.gz: cannot be read"):
         command("metaner-neighbors", tmp_path / "missing.tar.gz", lines)
-    with pytest.raises(ConfigurationError, match=r"has no config\.json"):
+    with pytest.raises(ConfigurationError, match=r"it has no config\.json"):
         command("metaner-neighbors", tmp_path, lines)
 
 
