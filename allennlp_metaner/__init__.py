@@ -34,7 +34,7 @@ from allennlp_metaner.models import max_loss_tagger, word_transformer_embedder
 from allennlp_metaner.nn import bert_adam, span_f1
 from allennlp_metaner.predictors import adapting_predictor
 from allennlp_metaner.retrieval import faiss_index, sentence_encoder, similarity_index
-from allennlp_metaner.settings import set_defaults, set_matmul_precision
+from allennlp_metaner.settings import set_cache, set_defaults, set_matmul_precision
 from allennlp_metaner.tagging.name_tagger import NameTagger
 from allennlp_metaner.tagging.results import Document, Entity, Neighbor, Sentence
 from allennlp_metaner.tasks import pseudo_task_reader
@@ -85,5 +85,6 @@ __all__ = [
     "word_transformer_indexer",
 ]
 
+set_cache()
 set_defaults()
 set_matmul_precision()

@@ -2,12 +2,13 @@
 
 import gzip
 import hashlib
+import io
 import json
 import logging
 import os
+import shutil
 import tarfile
 import tempfile
-import uuid
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,18 +16,17 @@ from pathlib import Path
 from typing import Any, Optional, Union
 
 from allennlp.commands import train
-from allennlp.common import Registrable
 from allennlp.common.checks import ConfigurationError
 from allennlp.common.file_utils import cached_path
 from allennlp.models import Archive, archival
+
+from allennlp_metaner.atomic import whole_file
+from allennlp_metaner.untrusted_config import untrusted
 
 logger = logging.getLogger(__name__)
 
 CHECKSUMS = "checksums.json"
 """The file of an archive with the SHA-256 checksum of every other file in it."""
-
-ALLOWED_TYPES = "METANER_ALLOWED_TYPES"
-"""The environment variable with the types, apart by commas, that archives may name by their Python path."""
 
 _DAMAGED = (EOFError, gzip.BadGzipFile, tarfile.TarError, zlib.error)
 
@@ -55,30 +55,26 @@ def archive_model(
     directory = Path(serialization_dir)
     target = Path(archive_path or directory)
     target = target / "model.tar.gz" if target.is_dir() else target
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-    checksums = directory / CHECKSUMS
-    included = include_in_archive or []
-    try:
-        checksums.write_text(json.dumps(_checksums_to_be(directory, Path(weights), included)), "utf-8")
-        _archive_model(directory, weights, temporary, [*included, CHECKSUMS])
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except OSError as error:
-        raise ConfigurationError(
-            f"{target}: the archive cannot be written ({error}). Make room or give another folder; the run "
-            "is not lost, `allennlp train --recover` makes the archive from its last checkpoint"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-        # Later training would change files that it speaks of.
-        checksums.unlink(missing_ok=True)
+    members = _members(directory, Path(weights), include_in_archive or ())
+    for name in (archival._WEIGHTS_NAME, archival.CONFIG_NAME):
+        if not members[name].is_file():
+            raise ConfigurationError(f"{members[name]} does not exist, so there is no model to archive")
+    advice = (
+        "Make room or give another folder; the run is not lost, `allennlp train --recover` makes the archive "
+        "from its last checkpoint"
+    )
+    logger.info("archiving weights and vocabulary to %s", target)
+    with (
+        whole_file(target, advice) as temporary,
+        tarfile.open(temporary, "w:gz", dereference=True) as archive,
+    ):
+        for name, path in members.items():
+            archive.add(path, name)
+        checksums = json.dumps({name: _checksum(path) for name, path in members.items()}).encode()
+        member = tarfile.TarInfo(CHECKSUMS)
+        member.size = len(checksums)
+        archive.addfile(member, io.BytesIO(checksums))
     return str(target)
-
-
-_archive_model = archival.archive_model
-# AllenNLP has no other place for this.
-train.archive_model = archive_model
 
 
 def load_archive(
@@ -114,8 +110,10 @@ def load_archive(
 
     `ConfigurationError`, if there is no archive, if it is damaged, or if it asks for more than data can.
     """
-    with unpacked(archive_file) as directory:
-        check_config(directory / archival.CONFIG_NAME, str(archive_file), allowed_types)
+    with (
+        unpacked(archive_file) as directory,
+        untrusted(directory / archival.CONFIG_NAME, str(archive_file), overrides, allowed_types),
+    ):
         return archival.load_archive(directory, cuda_device, overrides, weights_file)  # type: ignore[arg-type]
 
 
@@ -133,13 +131,50 @@ def unpacked(archive_file: Union[str, os.PathLike[str]]) -> Iterator[Path]:
     if path.is_dir():
         yield path
         return
-    with tempfile.TemporaryDirectory(prefix="metaner-archive-") as scratch:
-        _extract(path, scratch, str(archive_file))
-        try:
-            verify_checksums(scratch)
-        except ConfigurationError as error:
-            raise ConfigurationError(f"{archive_file}: {error}") from error
+    with extracted_archive(path, source=str(archive_file)) as scratch:
         yield Path(scratch)
+
+
+@contextmanager
+def extracted_archive(
+    resolved_archive_file: Union[str, os.PathLike[str]], cleanup: bool = True, source: Optional[str] = None
+) -> Iterator[str]:
+    """
+    AllenNLP's `extracted_archive`, but members are unpacked into the folder and nowhere else, checksums are
+    verified, and the folder of an archive that cannot be unpacked is removed. All loading of archives goes
+    through it once the package is imported, also that of `allennlp predict` and `allennlp evaluate`.
+
+    # Parameters
+
+    resolved_archive_file : `Union[str, PathLike]`
+        A local file.
+    cleanup : `bool`, optional (default = `True`)
+        Whether the folder is removed at the end of the context. If not, the caller does it.
+    source : `str`, optional (default = `None`)
+        What messages call the archive; `None`: its path.
+
+    # Raises
+
+    `ConfigurationError`, if the archive cannot be unpacked, or is damaged.
+    """
+    source = source or str(resolved_archive_file)
+    folder = tempfile.mkdtemp(prefix="metaner-archive-")
+    try:
+        _extract(Path(resolved_archive_file), folder, source)
+        _verify_checksums(Path(folder), source)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    try:
+        yield folder
+    finally:
+        if cleanup:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+# AllenNLP has no other place for these.
+train.archive_model = archive_model
+archival.extracted_archive = extracted_archive
 
 
 def local_path(path: Union[str, os.PathLike[str]]) -> Path:
@@ -181,78 +216,27 @@ def check_archive(archive_file: Union[str, os.PathLike[str]]) -> Path:
     return path
 
 
-def verify_checksums(directory: Union[str, os.PathLike[str]]) -> None:
-    """
-    Compare the files of an unpacked archive with their checksums. Of a serialization directory, or an archive
-    that another program has made, nothing is verified.
-
-    # Raises
-
-    `ConfigurationError`, naming the file that is missing or has changed.
-    """
-    folder = Path(directory)
-    checksums, is_unpacked = folder / CHECKSUMS, (folder / archival._WEIGHTS_NAME).is_file()
-    if not checksums.is_file() or not is_unpacked:
-        if is_unpacked:
-            logger.warning("The archive has no %s, so damage to it would not be noticed.", CHECKSUMS)
+def _verify_checksums(folder: Path, source: str) -> None:
+    """Compare the files of an unpacked archive with their checksums, if it has any."""
+    checksums = folder / CHECKSUMS
+    if not checksums.is_file():
+        logger.warning("%s has no %s, so damage to it would not be noticed.", source, CHECKSUMS)
         return
     try:
         expected = dict(json.loads(checksums.read_text("utf-8")))
     except (ValueError, TypeError) as error:
-        raise ConfigurationError(f"the archive is damaged: {CHECKSUMS} cannot be read ({error})") from error
+        raise ConfigurationError(
+            f"{source}: the archive is damaged: {CHECKSUMS} cannot be read ({error})"
+        ) from error
     for name, checksum in expected.items():
         # A name never leaves the folder.
         path = folder / name
         inside = folder.resolve() in path.resolve().parents
         if not inside or not path.is_file() or _checksum(path) != checksum:
             raise ConfigurationError(
-                f"the archive is damaged: {name} is not the file that was packed. Copy it, or make it again"
+                f"{source}: the archive is damaged: {name} is not the file that was packed. Copy it, or make "
+                "it again"
             )
-
-
-def check_config(config_file: Path, source: str, allowed_types: Optional[Sequence[str]] = None) -> None:
-    """
-    # Parameters
-
-    config_file : `Path`
-        That of an archive: plain JSON.
-    source : `str`
-        Where it is from, for the message.
-    allowed_types : `Sequence[str]`, optional (default = `None`)
-        See [`load_archive`](#load_archive).
-
-    # Raises
-
-    `ConfigurationError`, if building what the config describes could call other than registered types.
-    """
-    if allowed_types is None:
-        allowed_types = [name.strip() for name in os.environ.get(ALLOWED_TYPES, "").split(",")]
-    try:
-        config = json.loads(config_file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{source}: its config.json cannot be read as JSON ({error})") from error
-    registered = {name for registry in Registrable._registry.values() for name in registry}
-    for key, value in _entries(config):
-        name = key.rsplit(".", 1)[-1]
-        if name == "trust_remote_code" and value:
-            raise ConfigurationError(f"{source}: the config sets {key}, which would run code of the archive")
-        # AllenNLP imports what has a dot, and calls it; "from_archive" loads another archive without a check.
-        foreign = isinstance(value, str) and ("." in value and value not in registered)
-        if name == "type" and (foreign or value == "from_archive") and value not in allowed_types:
-            raise ConfigurationError(
-                f"{source}: the config has {key} = {value!r}, which could be any code, so it is not loaded. "
-                f"If you trust it, name it in the environment variable {ALLOWED_TYPES} (or in allowed_types)"
-            )
-
-
-def _entries(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """All entries of nested JSON objects, with the path of their keys."""
-    if isinstance(config, list):
-        config = {str(number): value for number, value in enumerate(config)}
-    if isinstance(config, dict):
-        for key, value in config.items():
-            yield f"{path}{key}", value
-            yield from _entries(value, f"{path}{key}.")
 
 
 def _extract(path: Path, target: str, source: str) -> None:
@@ -278,18 +262,21 @@ def _extract(path: Path, target: str, source: str) -> None:
         ) from error
 
 
-def _checksums_to_be(directory: Path, weights: Path, included: Sequence[str]) -> dict[str, str]:
-    """The checksums of what AllenNLP will pack, by the names it will have in the archive."""
-    files = {
-        archival._WEIGHTS_NAME: directory / weights,
+def _members(directory: Path, weights: Path, included: Sequence[str]) -> dict[str, Path]:
+    """The files of an archive by the names that they have in it."""
+    members = {
         archival.CONFIG_NAME: directory / archival.CONFIG_NAME,
-        archival.META_NAME: directory / archival.META_NAME,
+        archival._WEIGHTS_NAME: directory / weights,
     }
+    if (directory / archival.META_NAME).is_file():
+        members[archival.META_NAME] = directory / archival.META_NAME
     for pattern in ("vocabulary", *included):
-        for found in directory.glob(pattern):
-            for path in (found, *found.rglob("*")):
-                files[path.relative_to(directory).as_posix()] = path
-    return {name: _checksum(path) for name, path in files.items() if path.is_file()}
+        for found in sorted(directory.glob(pattern)):
+            paths = [found]
+            for folder, _, names in os.walk(found, followlinks=True):
+                paths += [Path(folder) / name for name in sorted(names)]
+            members.update((path.relative_to(directory).as_posix(), path) for path in paths if path.is_file())
+    return members
 
 
 def _checksum(path: Path) -> str:

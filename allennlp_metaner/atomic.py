@@ -1,26 +1,125 @@
-"""Files that are written whole or not at all."""
+"""Files and folders that are written whole or not at all, and that can be written: asked before the work."""
 
 import json
 import os
-import uuid
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from allennlp.common.checks import ConfigurationError
+
+ADVICE = "Make room, or give another folder"
+
+
+@contextmanager
+def whole_file(path: Path, advice: str = ADVICE) -> Iterator[Path]:
+    """
+    A context with a temporary path of the same name, in a folder beside `path`. At its end, the file that was
+    written there takes the place of `path`. If it fails, `path` is as it was, and nothing else is left. A
+    process that is killed may leave the temporary folder, `.NAME.*.tmp`.
+
+    # Parameters
+
+    path : `Path`
+        The file. Its folder is made if it is missing.
+    advice : `str`, optional (default = `"Make room, or give another folder"`)
+        The last sentence of the message.
+
+    # Raises
+
+    `ConfigurationError`, naming `path`, if it cannot be written.
+    """
+    with _named_errors(path, advice), _scratch(path) as scratch:
+        temporary = scratch / path.name
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+
+
+@contextmanager
+def whole_directory(path: Path, advice: str = ADVICE) -> Iterator[Path]:
+    """
+    The same with a folder, which the block finds empty. If another process was faster, its folder stays.
+
+    # Parameters
+
+    path : `Path`
+        The folder.
+    advice : `str`, optional (default = `"Make room, or give another folder"`)
+        The last sentence of the message.
+
+    # Raises
+
+    `ConfigurationError`, naming `path`, if it cannot be written.
+    """
+    with _named_errors(path, advice), _scratch(path) as scratch:
+        complete = scratch / path.name
+        complete.mkdir()
+        yield complete
+        try:
+            complete.rename(path)
+        except OSError:
+            if not path.is_dir():
+                raise
 
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file that, whatever happens, has either the new content or the old."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with whole_file(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """The same with JSON."""
     write_whole(path, f"{json.dumps(content, indent=2, ensure_ascii=False)}\n".encode())
+
+
+def check_writable(path: Path) -> Path:
+    """
+    Find out before the work whether its result can be written.
+
+    # Parameters
+
+    path : `Path`
+        A file to be written. Neither it nor its folder need exist, and neither is made.
+
+    # Returns
+
+    `Path`
+        The same.
+
+    # Raises
+
+    `ConfigurationError`, if it is a folder, or if no file can be made where it would be.
+    """
+    if path.is_dir():
+        raise ConfigurationError(f"{path}: is a folder, so it cannot be written. Give the name of a file")
+    folder = next(folder for folder in path.absolute().parents if folder.exists())
+    advice = "Give a file in a folder that can be written to"
+    with _named_errors(path, advice), tempfile.TemporaryFile(dir=folder):
+        pass
+    return path
+
+
+@contextmanager
+def _scratch(path: Path) -> Iterator[Path]:
+    """A folder beside `path`: within a file system, renaming is atomic."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{path.name[:100]}."
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=prefix, suffix=".tmp") as scratch:
+        yield Path(scratch)
+
+
+@contextmanager
+def _named_errors(path: Path, advice: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        # PyTorch hides what the operating system says behind a message of its own.
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError):
+            raise
+        raise ConfigurationError(f"{path}: cannot be written ({cause}). {advice}") from error

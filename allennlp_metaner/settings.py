@@ -5,10 +5,16 @@ Jsonnet reads environment variables (`std.extVar`), but has no default for one t
 package sets those that are missing.
 """
 
+import logging
 import os
+import tempfile
+from typing import Optional
 
 import torch
+from allennlp.common import file_utils
 from allennlp.common.checks import ConfigurationError
+
+logger = logging.getLogger(__name__)
 
 DEFAULTS = {
     # A model on the hub, or a directory.
@@ -51,6 +57,31 @@ def set_defaults() -> None:
     """Set the environment variables of [`DEFAULTS`](#defaults) that are not set."""
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
+
+
+_cache: Optional["tempfile.TemporaryDirectory[str]"] = None
+
+
+def set_cache() -> None:
+    """
+    Give AllenNLP a temporary cache folder if it has none that can be written, as in a read-only home: it
+    makes this folder before it opens any file, local ones too. The environment variable `ALLENNLP_CACHE_ROOT` names
+    a lasting one.
+    """
+    global _cache
+    try:
+        os.makedirs(file_utils.CACHE_DIRECTORY, exist_ok=True)
+        with tempfile.TemporaryFile(dir=file_utils.CACHE_DIRECTORY):
+            pass
+    except OSError as error:
+        _cache = tempfile.TemporaryDirectory(prefix="allennlp-cache-")
+        logger.warning(
+            "AllenNLP's cache %s cannot be written (%s). What is downloaded is lost at the end of this "
+            "process; the environment variable ALLENNLP_CACHE_ROOT names another folder.",
+            file_utils.CACHE_DIRECTORY,
+            error,
+        )
+        file_utils.CACHE_DIRECTORY = _cache.name
 
 
 def set_matmul_precision() -> None:

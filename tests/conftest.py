@@ -8,8 +8,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import itertools
 import json
+import resource
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Optional
@@ -56,6 +58,22 @@ def make_tiny_encoder(directory: Path, seed: int = 0, max_positions: int = 160, 
         torch.manual_seed(seed)
         BertModel(config).save_pretrained(str(directory))
     return directory
+
+
+@pytest.fixture
+def full_disk() -> Callable[[int], AbstractContextManager[None]]:
+    """A context in which no file can become longer than so many bytes: writing fails as on a full disk."""
+
+    @contextmanager
+    def limited(size: int) -> Iterator[None]:
+        old = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, old)
+
+    return limited
 
 
 @pytest.fixture(scope="session")

@@ -10,15 +10,16 @@ PACKAGE = Path(__file__).parents[1] / "allennlp_metaner"
 
 # What each part may import. `nn` and `data` are side by side: nothing in `data` needs `nn`, whose span metric
 # counts by the coding schemes.
-FOUNDATION = {"archives", "atomic", "concurrency", "data", "nn", "settings"}
+FOUNDATION = {"archives", "atomic", "concurrency", "data", "nn", "settings", "untrusted_config"}
 ALLOWED = {
     "settings": set[str](),
-    "archives": set[str](),
+    "archives": {"atomic", "untrusted_config"},
+    "untrusted_config": set[str](),
     "atomic": set[str](),
     "configs": set[str](),
     "look": set[str](),
     "concurrency": set[str](),
-    "data": {"concurrency", "settings"},
+    "data": {"atomic", "concurrency", "settings"},
     "nn": {"data.coding", "settings"},
     "meta": FOUNDATION,
     "models": FOUNDATION | {"meta"},
@@ -37,7 +38,7 @@ ALLOWED = {
     "analysis": {"data", "look"},
     "exporting": FOUNDATION | {"meta", "models", "retrieval", "tagging", "analysis"},
     # Knows models, readers and trainers by their registered names and AllenNLP's own functions alone.
-    "experiments": {"analysis", "atomic"},
+    "experiments": {"analysis", "archives", "atomic"},
     "commands": FOUNDATION
     | {"meta", "models", "retrieval", "tasks", "predictors", "tagging", "analysis", "experiments"}
     | {"configs", "exporting", "serving", "unlabelled"},

@@ -6,7 +6,8 @@ from typing import Any
 
 from allennlp.commands.subcommand import Subcommand
 
-from allennlp_metaner.commands.loading import check_archive
+from allennlp_metaner.archives import check_archive
+from allennlp_metaner.atomic import check_writable
 from allennlp_metaner.commands.quiet import quiet
 from allennlp_metaner.experiments.averaging import write_average
 
@@ -45,6 +46,7 @@ class Average(Subcommand):
 
 @quiet()
 def _run(args: argparse.Namespace) -> None:
+    check_writable(args.output_file)
     for source in args.sources:
         check_archive(source)
     number = write_average([Path(source) for source in args.sources], args.output_file, args.last)

@@ -1,7 +1,6 @@
 """`allennlp metaner-cases`: a page with the sentences that two models label differently."""
 
 import argparse
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from allennlp.models import Archive
 from allennlp_metaner.analysis.case_page import Side, render
 from allennlp_metaner.analysis.case_studies import Case, SupportSentence, find_differences
 from allennlp_metaner.archives import check_archive, load_archive
-from allennlp_metaner.atomic import write_whole
+from allennlp_metaner.atomic import check_writable, write_whole
 from allennlp_metaner.commands.labelling import SENTENCES_PER_BATCH, label_file
 from allennlp_metaner.commands.loading import merged, task_reader
 from allennlp_metaner.commands.quiet import quiet
@@ -135,10 +134,4 @@ def _page_path(path: str) -> Path:
         raise ConfigurationError(
             f"-o {path}: give the page a name that ends in .html; overrides are given by --overrides here"
         )
-    try:
-        page.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigurationError(f"{page}: its folder cannot be made ({error}). Give another one") from error
-    if page.is_dir() or not os.access(page.parent, os.W_OK):
-        raise ConfigurationError(f"{page}: cannot be written. Give a file in a folder that can be written to")
-    return page
+    return check_writable(page)

@@ -12,7 +12,7 @@ from allennlp.predictors import Predictor
 from allennlp_metaner.analysis.errors import LEGEND, LabelledSentence, Tables, analyse, as_markdown
 from allennlp_metaner.analysis.reliability import ScoredSentence, reliability
 from allennlp_metaner.archives import load_archive
-from allennlp_metaner.atomic import write_json, write_whole
+from allennlp_metaner.atomic import check_writable, write_json, write_whole
 from allennlp_metaner.commands.labelling import label_file
 from allennlp_metaner.commands.loading import task_reader
 from allennlp_metaner.commands.quiet import quiet
@@ -96,6 +96,8 @@ def label(
 @quiet()
 def _run(arguments: argparse.Namespace) -> None:
     check_for_gpu(arguments.cuda_device)
+    if arguments.output_directory is not None:
+        check_writable(Path(arguments.output_directory) / "errors.json")
     archive = load_archive(
         arguments.archive_file, arguments.cuda_device, arguments.overrides, arguments.weights_file
     )
@@ -122,6 +124,5 @@ def _report(name: str, content: dict[str, Any], markdown: str, directory: Option
     print(markdown, end="", flush=True)
     if directory is not None:
         folder = Path(directory)
-        folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / f"{name}.json", content)
         write_whole(folder / f"{name}.md", markdown.encode())

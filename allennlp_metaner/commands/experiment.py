@@ -8,6 +8,7 @@ from typing import Any
 
 from allennlp.commands.subcommand import Subcommand
 
+from allennlp_metaner.atomic import check_writable
 from allennlp_metaner.commands.quiet import quiet
 from allennlp_metaner.experiments.exposure import sentences_shown
 from allennlp_metaner.experiments.grid import read_grid
@@ -49,6 +50,7 @@ def _run(args: argparse.Namespace) -> None:
     if args.dry_run:
         _show(runner.pending())
         return
+    check_writable(args.serialization_dir / "cells")
     failed = runner.run()
     print(runner.progress)
     if failed:

@@ -12,7 +12,7 @@ from allennlp.commands.subcommand import Subcommand
 from allennlp.common.checks import ConfigurationError, check_for_gpu
 from tqdm import tqdm
 
-from allennlp_metaner.atomic import write_whole
+from allennlp_metaner.atomic import check_writable, write_whole
 from allennlp_metaner.commands.quiet import quiet
 from allennlp_metaner.data.characters import encodable
 from allennlp_metaner.data.sentences import SENTENCE_MODES
@@ -132,6 +132,7 @@ def _to_file(arguments: argparse.Namespace, output: Path) -> None:
     format = arguments.format or outputs.format_of(output)
     if output.exists() and not arguments.force:
         raise ConfigurationError(f"{output} is there already. Give another name, or --force to replace it")
+    check_writable(output)
     reading = _reading(arguments)
     run = {name: getattr(arguments, name, None) for name in SETTINGS}
     progress = ProgressFile(output, {**run, "files": reading[0]})

@@ -10,8 +10,9 @@ from allennlp.common.checks import ConfigurationError
 from allennlp.data import DatasetReader
 from allennlp.models.archival import CONFIG_NAME
 
-from allennlp_metaner.archives import check_config, is_archive, local_path, unpacked
+from allennlp_metaner.archives import is_archive, local_path, unpacked
 from allennlp_metaner.tasks.pseudo_task_reader import PseudoTaskReader
+from allennlp_metaner.untrusted_config import untrusted
 
 
 def merged(*overrides: str) -> str:
@@ -63,7 +64,7 @@ def load_task_reader(
 
     `ConfigurationError`, if there is no such file, or its reader cannot retrieve.
     """
-    with _config_directory(archive_or_config) as (config_path, serialization_dir):
+    with _config_directory(archive_or_config, overrides) as (config_path, serialization_dir):
         config = Params.from_file(str(config_path), overrides)
         params = config.pop("validation_dataset_reader", None) or config.pop("dataset_reader")
         if num_neighbors is not None and "retriever" in params:
@@ -73,12 +74,14 @@ def load_task_reader(
 
 
 @contextmanager
-def _config_directory(archive_or_config: str) -> Iterator[tuple[Path, Optional[str]]]:
+def _config_directory(archive_or_config: str, overrides: str) -> Iterator[tuple[Path, Optional[str]]]:
     """The config file, and the serialization directory that belongs to it, if any."""
     path = local_path(archive_or_config)
     if path.is_file() and not is_archive(path):
         yield path, None
         return
-    with unpacked(archive_or_config) as directory:
-        check_config(directory / CONFIG_NAME, archive_or_config)
+    with (
+        unpacked(archive_or_config) as directory,
+        untrusted(directory / CONFIG_NAME, archive_or_config, overrides),
+    ):
         yield directory / CONFIG_NAME, str(directory)

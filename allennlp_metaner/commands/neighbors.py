@@ -11,6 +11,7 @@ from allennlp.commands.subcommand import Subcommand
 from allennlp.common.checks import ConfigurationError
 from allennlp.common.util import lazy_groups_of
 
+from allennlp_metaner.atomic import check_writable, whole_file
 from allennlp_metaner.commands.loading import load_task_reader
 from allennlp_metaner.commands.quiet import quiet
 from allennlp_metaner.data.characters import encodable
@@ -101,17 +102,16 @@ def _marked(words: Sequence[str], tags: Sequence[str]) -> str:
 @quiet()
 def _run(arguments: argparse.Namespace) -> None:
     # Before the encoder is loaded, which takes longer than finding a bad line.
+    output = None if arguments.output_file is None else check_writable(Path(arguments.output_file))
     sentences = list(read_sentences(arguments.input_file))
     if not sentences:
         raise ConfigurationError(f"{arguments.input_file}: no sentence found; give one a line")
     reader = load_task_reader(arguments.archive_or_config, arguments.overrides, arguments.num_neighbors)
     found = find_neighbors(reader, sentences)
-    if arguments.output_file is None:
+    if output is None:
         for sentence in found:
             print(encodable(readable(sentence), sys.stdout.encoding or "utf-8"), end="\n\n", flush=True)
         return
-    output = Path(arguments.output_file)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with output.open("w", encoding="utf-8") as file:
+    with whole_file(output) as temporary, temporary.open("w", encoding="utf-8") as file:
         for sentence in found:
             file.write(encodable(json.dumps(sentence, ensure_ascii=False), is_json=True) + "\n")

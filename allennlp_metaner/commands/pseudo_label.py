@@ -13,7 +13,7 @@ from allennlp.common.checks import ConfigurationError, check_for_gpu
 from allennlp.data import DatasetReader
 
 from allennlp_metaner.archives import check_archive, load_archive
-from allennlp_metaner.atomic import write_json, write_whole
+from allennlp_metaner.atomic import check_writable, write_json, write_whole
 from allennlp_metaner.commands.quiet import quiet
 from allennlp_metaner.data.json_sentences import read_sentences
 from allennlp_metaner.data.lines import read_lines
@@ -172,6 +172,7 @@ def pseudo_label(
     `ConfigurationError`, if there is no sentence, if teachers have different labels, or if the folder was
     begun with another text or other teachers.
     """
+    check_writable(folder / MANIFEST)
     for archive_file in archive_files:
         check_archive(archive_file)
     folder.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ from typing import Any
 from allennlp.commands.subcommand import Subcommand
 from allennlp.common.checks import ConfigurationError
 
-from allennlp_metaner.atomic import write_whole
+from allennlp_metaner.atomic import check_writable, write_whole
 from allennlp_metaner.commands.quiet import quiet
 from allennlp_metaner.experiments.comparisons import compare, pairs
 from allennlp_metaner.experiments.curves import read_curves
@@ -53,6 +53,7 @@ class Report(Subcommand):
 @quiet()
 def _run(args: argparse.Namespace) -> None:
     folder: Path = args.serialization_dir
+    check_writable(args.output_dir / "report.md")
     results = Results(read_grid(args.grid, folder), folder)
     wanted = pairs(results, args.compare)
     if not results.finished:
@@ -68,7 +69,6 @@ def _run(args: argparse.Namespace) -> None:
         "f1.svg": f1_picture(results),
         "curves.svg": curves_picture(curves, results.systems),
     }
-    args.output_dir.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         write_whole(args.output_dir / name, content)
     print(f"{len(results.finished)} of {len(results.cells)} cells: wrote {args.output_dir / 'report.md'}")

@@ -3,13 +3,13 @@
 import hashlib
 import os
 import re
-import shutil
-import tempfile
 from pathlib import Path
 
 from allennlp.common import cached_transformers
 from allennlp.common.checks import ConfigurationError
 from transformers import PretrainedConfig
+
+from allennlp_metaner.atomic import whole_directory
 
 # These number their positions from behind the padding index, so part of the position table is never used.
 _OFFSET_MODEL_TYPES = ("roberta", "xlm-roberta", "camembert")
@@ -87,15 +87,6 @@ def _copy_pretrained(model_name: str, target: Path) -> None:
             "on the hub, or a directory with config.json, weights and tokenizer files; the configs that come "
             "with this package take it from the environment variable METANER_ENCODER."
         ) from error
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # Renaming a finished folder is atomic: a killed run leaves no half-written encoder behind.
-    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        complete = Path(scratch) / "complete"
-        tokenizer.save_pretrained(str(complete))
-        model.save_pretrained(str(complete))
-        try:
-            complete.rename(target)
-        except OSError:
-            if not target.exists():
-                raise
-            shutil.rmtree(complete)
+    with whole_directory(target) as folder:
+        tokenizer.save_pretrained(str(folder))
+        model.save_pretrained(str(folder))

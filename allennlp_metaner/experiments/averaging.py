@@ -1,8 +1,6 @@
 """Means of weights: of the last checkpoints of a run, and of several runs."""
 
-import os
 import re
-import uuid
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,7 +9,10 @@ from typing import Any, Optional
 import torch
 from allennlp.common import Params
 from allennlp.common.checks import ConfigurationError
-from allennlp.models.archival import CONFIG_NAME, archive_model, extracted_archive, get_weights_path
+from allennlp.models.archival import CONFIG_NAME, get_weights_path
+
+from allennlp_metaner.archives import archive_model, unpacked
+from allennlp_metaner.atomic import whole_file
 
 _CHECKPOINT = re.compile(r"model_state_e(\d+)_b(\d+)\.th")
 # They say nothing of what the weights mean.
@@ -110,24 +111,18 @@ def write_average(sources: Sequence[Path], output: Path, last: Optional[int] = N
     `ConfigurationError`, if there are no such checkpoints, or the sources are not of one model.
     """
     with ExitStack() as stack:
-        runs = [
-            source if source.is_dir() else Path(stack.enter_context(extracted_archive(source)))
-            for source in sources
-        ]
+        runs = [stack.enter_context(unpacked(source)) for source in sources]
         _check_same_model(sources, runs)
         if last is None:
             files = [Path(get_weights_path(str(run))) for run in runs]
         else:
             files = [path for run in runs for path in last_checkpoints(run, last)]
-        output.parent.mkdir(parents=True, exist_ok=True)
-        temporary = output.with_name(f".{uuid.uuid4().hex}.{output.name}")
-        weights = temporary.with_suffix(".th").resolve()
-        for path in (temporary, weights):
-            stack.callback(path.unlink, missing_ok=True)
-        torch.save(mean_weights(files), weights)
+        scratch = stack.enter_context(whole_file(output))
+        weights = scratch.with_name("weights.th").resolve()
+        with weights.open("wb") as file:
+            torch.save(mean_weights(files), file)
         included = Params.from_file(str(runs[0] / CONFIG_NAME)).params.get("include_in_archive")
-        archive_model(str(runs[0]), str(weights), str(temporary), included)
-        os.replace(temporary, output)
+        archive_model(runs[0], str(weights), scratch, included)
     return len(files)
 
 

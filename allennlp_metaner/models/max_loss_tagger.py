@@ -5,7 +5,6 @@ from threading import Lock
 from typing import Any, Optional
 
 import torch
-from allennlp.common import Params
 from allennlp.common.checks import ConfigurationError
 from allennlp.common.util import is_distributed
 from allennlp.data import TextFieldTensors, Vocabulary
@@ -14,7 +13,6 @@ from allennlp.modules import TextFieldEmbedder
 from allennlp.nn import InitializerApplicator
 from allennlp.nn.util import get_text_field_mask
 
-from allennlp_metaner.archives import verify_checksums
 from allennlp_metaner.concurrency import exclusive
 from allennlp_metaner.data.sentence import LABEL_NAMESPACE
 from allennlp_metaner.meta.test_time_adaptation import TestTimeAdaptation
@@ -26,7 +24,7 @@ from allennlp_metaner.models.subword_labels import SubwordLabels
 from allennlp_metaner.nn.joined import joined
 from allennlp_metaner.nn.linear import fast_linear
 from allennlp_metaner.nn.max_loss import REDUCTIONS, max_loss, token_losses
-from allennlp_metaner.nn.soft_labels import SOFT_LABEL_LOSSES, soft_token_losses
+from allennlp_metaner.nn.soft_labels import StudentLoss
 from allennlp_metaner.nn.span_f1 import SpanF1
 
 _COUNTING = Lock()
@@ -105,11 +103,6 @@ class MaxLossTagger(FrozenOutputs, Model):
             raise ConfigurationError(f"loss_reduction={loss_reduction!r} must be one of {REDUCTIONS}")
         if max_loss_weight < 0:
             raise ConfigurationError(f"max_loss_weight={max_loss_weight} must be at least 0")
-        if soft_label_loss not in SOFT_LABEL_LOSSES or hard_label_weight < 0:
-            raise ConfigurationError(
-                f"soft_label_loss={soft_label_loss!r} must be one of {', '.join(SOFT_LABEL_LOSSES)}, and "
-                f"hard_label_weight={hard_label_weight} at least 0"
-            )
         self.text_field_embedder = text_field_embedder
         self.dropout = torch.nn.Dropout(dropout)
         self.classifier = torch.nn.Linear(
@@ -121,8 +114,7 @@ class MaxLossTagger(FrozenOutputs, Model):
             raise ConfigurationError("nearest_words needs a model of words: set subword_labels = false")
         self._nearest_words = nearest_words
         self._loss_reduction = loss_reduction
-        self._soft_label_loss = soft_label_loss
-        self._hard_label_weight = hard_label_weight
+        self._student_loss = StudentLoss(soft_label_loss, hard_label_weight)
         self._subword_labels = SubwordLabels(vocab, LABEL_NAMESPACE) if subword_labels else None
         labels = vocab.get_index_to_token_vocabulary(LABEL_NAMESPACE)
         self._decoder = Decoder(labels, constrain_decoding, ignored_types or ())
@@ -131,12 +123,6 @@ class MaxLossTagger(FrozenOutputs, Model):
         if frozen_layers is not None:
             freeze_bottom(text_field_embedder, frozen_layers)
         (initializer or InitializerApplicator())(self)
-
-    @classmethod
-    def _load(cls, config: Params, serialization_dir: Any, *args: Any, **kwargs: Any) -> Model:
-        # Here, since this is what all ways to load an archive have in common, AllenNLP's own included.
-        verify_checksums(serialization_dir)
-        return super()._load(config, serialization_dir, *args, **kwargs)
 
     def queries(self, tasks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """
@@ -284,23 +270,10 @@ class MaxLossTagger(FrozenOutputs, Model):
             tags, mask = self._subword_labels.targets(tokens, tags)
         logits = logits[:, : tags.size(1)]
         weight = self.max_loss_weight if max_loss_weight is None else max_loss_weight
-        losses = (
-            token_losses(logits, tags, mask) if teacher is None else self._of(teacher, logits, tags, mask)
-        )
-        return max_loss(losses, mask, weight, reduction or self._loss_reduction)
-
-    def _of(
-        self,
-        teacher: tuple[torch.Tensor, torch.Tensor | None],
-        logits: torch.Tensor,
-        tags: torch.Tensor,
-        mask: torch.Tensor,
-    ) -> torch.Tensor:
-        """The losses of a student's tokens, by its teacher's probabilities and, if asked for, its tags."""
-        probabilities, word_weights = teacher
-        if self._subword_labels is not None:
+        if teacher is None:
+            losses = token_losses(logits, tags, mask)
+        elif self._subword_labels is None:
+            losses = self._student_loss(logits, tags, mask, *teacher)
+        else:
             raise ConfigurationError("a student with subword_labels: a teacher's probabilities are of words")
-        losses = soft_token_losses(logits, probabilities, mask, self._soft_label_loss)
-        if self._hard_label_weight:
-            losses = losses + self._hard_label_weight * token_losses(logits, tags, mask)
-        return losses if word_weights is None else losses * word_weights
+        return max_loss(losses, mask, weight, reduction or self._loss_reduction)

@@ -2,10 +2,14 @@
 
 import glob
 import os
+import shutil
+from pathlib import Path
 from typing import Any
 
 import torch
 from allennlp.training import Checkpointer, Trainer
+
+from allennlp_metaner.atomic import whole_file
 
 
 @Checkpointer.register("atomic")
@@ -54,16 +58,15 @@ class AtomicCheckpointer(Checkpointer):
             ("training_state", self._parse_training_state_path),
         ):
             pattern = os.path.join(self._serialization_dir, f"{name}_e*_b*{suffix}")
-            leftovers = glob.glob(pattern + ".tmp")
-            leftovers += [path for path in glob.glob(pattern) if parse(path) not in complete]
-            for path in leftovers:
-                os.remove(path)
+            for path in glob.glob(pattern):
+                if parse(path) not in complete:
+                    os.remove(path)
+            # Those of `whole_file`.
+            for folder in glob.glob(os.path.join(self._serialization_dir, f".{name}_e*_b*{suffix}.*.tmp")):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _save(state: dict[str, Any], path: str) -> None:
-    temporary = path + ".tmp"
-    with open(temporary, "wb") as file:
+    advice = "Make room; `allennlp train --recover` goes on from the checkpoint before"
+    with whole_file(Path(path), advice) as temporary, temporary.open("wb") as file:
         torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

@@ -189,8 +189,8 @@ def test_pages_that_cannot_be_written(command: Command, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"ends in \.html; overrides are given by --overrides"):
         command(*arguments, "import 'training_configs/targets/es.jsonnet'")
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigurationError, match="its folder cannot be made"):
+    with pytest.raises(ConfigurationError, match=r"file/page\.html: cannot be written"):
         command(*arguments, tmp_path / "file/page.html")
     (tmp_path / "folder.html").mkdir()
-    with pytest.raises(ConfigurationError, match=r"folder\.html: cannot be written"):
+    with pytest.raises(ConfigurationError, match=r"folder\.html: is a folder"):
         command(*arguments, tmp_path / "folder.html")

@@ -1,15 +1,18 @@
 """Whenever a run is killed, what is found afterwards is complete."""
 
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from allennlp.common import Params
+from allennlp.common.checks import ConfigurationError
 from allennlp.training import Checkpointer
 from allennlp.training.trainer import TrainerCheckpoint
 
-from allennlp_metaner.training import atomic_checkpointer
 from allennlp_metaner.training.atomic_checkpointer import AtomicCheckpointer
 
 
@@ -104,7 +107,7 @@ def test_killed_at_any_moment(
         if moments[-1] == kill_at:
             raise KilledError
 
-    save, replace = torch.save, atomic_checkpointer.os.replace
+    save, replace = torch.save, os.replace
 
     def slow_save(state: Any, file: Any) -> None:
         moment()
@@ -120,7 +123,7 @@ def test_killed_at_any_moment(
 
     with monkeypatch.context() as patch, pytest.raises(KilledError):
         patch.setattr(torch, "save", slow_save)
-        patch.setattr(atomic_checkpointer.os, "replace", slow_replace)
+        patch.setattr(os, "replace", slow_replace)
         checkpointer.save_checkpoint(FakeTrainer().at(0, 10))
     recovered = AtomicCheckpointer(tmp_path)
     loaded = recovered.load_checkpoint()
@@ -144,6 +147,40 @@ def test_half_a_checkpoint_is_not_found_and_removed(
     latest = checkpointer.find_latest_checkpoint()
     assert latest is not None
     assert [Path(path).name for path in latest] == ["model_state_e0_b5.th", "training_state_e0_b5.th"]
+    checkpointer.save_checkpoint(FakeTrainer().at(0, 20))
+    assert names(tmp_path) == files("e0_b5", "e0_b20")
+
+
+def test_what_a_kill_leaves_is_removed(checkpointer: AtomicCheckpointer, tmp_path: Path) -> None:
+    for kind in ("model", "training"):
+        leftover = tmp_path / f".{kind}_state_e0_b5.th.abc123.tmp"
+        leftover.mkdir()
+        (leftover / f"{kind}_state_e0_b5.th").write_bytes(b"half")
+    assert checkpointer.find_latest_checkpoint() is None
+    checkpointer.save_checkpoint(FakeTrainer().at(0, 10))
+    assert names(tmp_path) == files("e0_b10")
+
+
+def test_a_full_disk(
+    checkpointer: AtomicCheckpointer,
+    tmp_path: Path,
+    full_disk: Callable[[int], AbstractContextManager[None]],
+) -> None:
+    checkpointer.save_checkpoint(FakeTrainer().at(0, 5))
+    trainer = FakeTrainer().at(0, 10)
+    trainer.get_checkpoint_state = lambda: TrainerCheckpoint(
+        {"weight": torch.zeros(1 << 16)}, {"epochs_completed": 0, "batches_in_epoch_completed": 10}
+    )
+    with (
+        full_disk(1 << 15),
+        pytest.raises(ConfigurationError, match=r"model_state_e0_b10\.th: cannot.*--recover"),
+    ):
+        checkpointer.save_checkpoint(trainer)
+    # One half without the other does not count, and goes away with the next checkpoint.
+    assert names(tmp_path) == files("e0_b5") | {"training_state_e0_b10.th"}
+    latest = checkpointer.find_latest_checkpoint()
+    assert latest is not None
+    assert Path(latest[0]).name == "model_state_e0_b5.th"
     checkpointer.save_checkpoint(FakeTrainer().at(0, 20))
     assert names(tmp_path) == files("e0_b5", "e0_b20")
 

@@ -39,12 +39,12 @@ def test_a_teacher_has_nothing_to_learn_from_itself(tiny_pseudo_labels: Path, ti
     teacher = model(**{key: batch[key] for key in ("tokens", "tags")})["logits"].softmax(dim=-1)
     words = batch["probabilities"].sum(dim=-1) > 0
     torch.testing.assert_close(teacher[words], batch["probabilities"][words], atol=2e-3, rtol=0)
-    model._soft_label_loss = "squared_error"
+    model._student_loss.kind = "squared_error"
     try:
         assert model(**batch)["loss"].item() < 1e-3
         assert model(**{**batch, "word_weights": torch.zeros_like(batch["word_weights"])})["loss"].item() == 0
     finally:
-        model._soft_label_loss = "cross_entropy"
+        model._student_loss.kind = "cross_entropy"
     other = batch["probabilities"].roll(1, dims=-1)
     assert model(**{**batch, "probabilities": other})["loss"] > model(**batch)["loss"]
 
@@ -57,8 +57,8 @@ def test_hard_labels(tiny_pseudo_labels: Path, tiny_archive: Archive) -> None:
     try:
         soft = model(**batch)["loss"].item()
         hard = model(**{key: batch[key] for key in ("tokens", "tags")})["loss"].item()
-        model._hard_label_weight = 0.5
+        model._student_loss.hard_label_weight = 0.5
         both = model(**batch)["loss"].item()
     finally:
-        model._hard_label_weight, model.max_loss_weight = 0.0, lambda_
+        model._student_loss.hard_label_weight, model.max_loss_weight = 0.0, lambda_
     assert abs(both - (soft + 0.5 * hard)) < 1e-4 * both
