@@ -65,8 +65,8 @@ _cache: Optional["tempfile.TemporaryDirectory[str]"] = None
 def set_cache() -> None:
     """
     Give AllenNLP a temporary cache folder if it has none that can be written, as in a read-only home: it
-    makes this folder before it opens any file, local ones too. The environment variable `ALLENNLP_CACHE_ROOT` names
-    a lasting one.
+    makes this folder before it opens any file, local ones too. The environment variable `ALLENNLP_CACHE_ROOT`
+    names a lasting one.
     """
     global _cache
     try:

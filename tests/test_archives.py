@@ -68,8 +68,8 @@ def test_loading(tiny_run: SimpleNamespace, tiny_archive: Archive, temporary: Pa
     expected = Predictor.from_archive(tiny_archive).predict_json(line)
     assert Predictor.from_archive(load_archive(tiny_run.archive)).predict_json(line) == expected
     # A serialization directory, with overrides.
-    archive = load_archive(tiny_run.run, overrides={"model.adapter.enabled": False})
-    assert not archive.model.adapter.enabled
+    archive = load_archive(tiny_run.run, overrides={"model.adaptation.enabled": False})
+    assert not archive.model.adaptation.enabled
 
 
 def test_checksums_of_all_files(tiny_run: SimpleNamespace, unpacked_files: Path) -> None:

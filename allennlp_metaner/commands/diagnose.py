@@ -17,9 +17,10 @@ from allennlp.models import Archive, Model
 from allennlp.nn.util import get_device_of, move_to_device
 
 from allennlp_metaner.analysis.diagnosis import Diagnosis, SupportLoss, as_markdown, entity_types
-from allennlp_metaner.atomic import write_json, write_whole
+from allennlp_metaner.archives import load_archive
+from allennlp_metaner.atomic import check_writable, write_json, write_whole
 from allennlp_metaner.commands.labelling import SENTENCES_PER_BATCH
-from allennlp_metaner.commands.loading import load_checked, task_reader
+from allennlp_metaner.commands.loading import task_reader
 from allennlp_metaner.commands.quiet import quiet
 from allennlp_metaner.data.sentence import words_and_tags
 from allennlp_metaner.meta.test_time_adaptation import TestTimeAdaptation, adaptation_of
@@ -203,7 +204,10 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.max_sentences < 1:
         raise ConfigurationError(f"--max-sentences={arguments.max_sentences}: give a number above 0")
     check_for_gpu(arguments.cuda_device)
-    archive = load_checked(
+    directory = None if arguments.output_directory is None else Path(arguments.output_directory)
+    if directory is not None:
+        check_writable(directory / "diagnosis.json")
+    archive = load_archive(
         arguments.archive_file, arguments.cuda_device, arguments.overrides, arguments.weights_file
     )
     reader = task_reader(archive.validation_dataset_reader, arguments.archive_file)
@@ -216,8 +220,6 @@ def _run(arguments: argparse.Namespace) -> None:
     }
     found = diagnosis.as_dict()
     print(as_markdown(found), end="")
-    if arguments.output_directory is not None:
-        directory = Path(arguments.output_directory)
-        directory.mkdir(parents=True, exist_ok=True)
+    if directory is not None:
         write_json(directory / "diagnosis.json", found)
         write_whole(directory / "diagnosis.md", as_markdown(found).encode())

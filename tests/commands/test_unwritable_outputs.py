@@ -13,6 +13,7 @@ Command = Callable[..., None]
     "arguments",
     [
         ("metaner-errors", "no.tar.gz", "data", "--output-directory", "OUTPUT"),
+        ("metaner-diagnose", "no.tar.gz", "data", "--output-directory", "OUTPUT"),
         ("metaner-neighbors", "no.tar.gz", "data", "--output-file", "OUTPUT"),
         ("metaner-label", "no.tar.gz", "data", "-o", "OUTPUT.jsonl"),
         ("metaner-pseudo-label", "no.tar.gz", "--text", "data", "--output-directory", "OUTPUT"),
