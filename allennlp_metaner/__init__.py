@@ -38,7 +38,7 @@ from allennlp_metaner.settings import set_cache, set_defaults, set_matmul_precis
 from allennlp_metaner.tagging.name_tagger import NameTagger
 from allennlp_metaner.tagging.results import Document, Entity, Neighbor, Sentence
 from allennlp_metaner.tasks import pseudo_task_reader
-from allennlp_metaner.training import atomic_checkpointer, fused_adam, meta_trainer
+from allennlp_metaner.training import atomic_checkpointer, epoch_loss, fused_adam, meta_trainer
 from allennlp_metaner.unlabelled import reader as pseudo_label_reader
 
 __all__ = [
@@ -58,6 +58,7 @@ __all__ = [
     "diagnose",
     "doc_bin_reader",
     "entity_masking_indexer",
+    "epoch_loss",
     "errors",
     "experiment",
     "export",

@@ -10,7 +10,7 @@ from allennlp.common import Params
 from allennlp.common.checks import ConfigurationError
 from allennlp.models.archival import CONFIG_NAME, Archive
 
-from allennlp_metaner.commands.loading import load_checked, local_path
+from allennlp_metaner.archives import load_archive, local_path
 from allennlp_metaner.commands.quiet import quiet
 from allennlp_metaner.exporting.conversion import check_target, export
 from allennlp_metaner.unlabelled.pseudo_labels import MANIFEST
@@ -105,7 +105,7 @@ def training_facts(archive: Archive) -> dict[str, Any]:
 def _run(arguments: argparse.Namespace) -> None:
     # Before the archive is loaded, which takes a while.
     check_target(arguments.folder, arguments.onnx)
-    archive = load_checked(arguments.archive_file, overrides=arguments.overrides)
+    archive = load_archive(arguments.archive_file, overrides=arguments.overrides)
     metrics = training_metrics(archive, local_path(arguments.archive_file))
     export(
         archive, arguments.folder, arguments.archive_file, metrics, arguments.onnx, training_facts(archive)

@@ -5,7 +5,7 @@ Inside the package every tag is BIO: `B-x` starts an entity of type `x`, `I-x` c
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from seqeval.metrics.sequence_labeling import get_entities
 
@@ -41,6 +41,26 @@ def entity_type(tag: str) -> str | None:
     The `x` of `B-x` or `I-x`; `None` for `O`.
     """
     return None if tag == "O" else tag[2:]
+
+
+def closure(tags: Iterable[str]) -> list[str]:
+    """
+    The tags that a model of some training data needs.
+
+    # Parameters
+
+    tags : `Iterable[str]`
+        Those that occur in the data; what is not BIO stays as it is.
+
+    # Returns
+
+    `list[str]`
+        The same, and behind them, in alphabetical order, the `B-x` or `I-x` that they lack: entities of a
+        type that has one word everywhere in training may have two elsewhere.
+    """
+    given = list(tags)
+    types = {tag[2:] for tag in given if tag != "O" and SCHEMES["BIO"].fullmatch(tag)}
+    return given + sorted({f"{letter}-{type_}" for letter in "BI" for type_ in types}.difference(given))
 
 
 def to_bio(tags: Sequence[str], scheme: str) -> list[str]:

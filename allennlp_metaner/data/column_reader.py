@@ -125,8 +125,8 @@ class ColumnReader(SentenceReader):
         # A choice needs to know how many there are; without one, large files are read as a stream.
         if self._split or self._fraction < 1:
             sentences = self._choose(list(sentences), file_path)
-        for _, words, tags in sentences:
-            yield self.text_to_instance(words, tags)
+        for place, words, tags in sentences:
+            yield self.text_to_instance(words, tags, place)
 
     def _sentences(self, file_path: PathOrStr) -> Iterator[Labelled]:
         found = False

@@ -80,26 +80,30 @@ class SentenceReader(DatasetReader):
         found = False
         for place, words, tags in self._sentences(file_path):
             with naming(place):
-                instance = self.text_to_instance(words, tags)
+                instance = self.text_to_instance(words, tags, place)
             yield instance
             found = True
         if not found:
             raise ConfigurationError(f"{file_path}: no sentence found. Give {self.EXPECTED}")
 
-    def text_to_instance(self, words: Sequence[str], tags: Optional[Sequence[str]] = None) -> Instance:
+    def text_to_instance(
+        self, words: Sequence[str], tags: Optional[Sequence[str]] = None, place: Optional[str] = None
+    ) -> Instance:
         """
         # Parameters
 
         words : `Sequence[str]`
         tags : `Sequence[str]`, optional (default = `None`)
             One BIO tag for each word.
+        place : `str`, optional (default = `None`)
+            Where the sentence is from ("file:line"), for messages.
 
         # Returns
 
         `Instance`
             See [`sentence_instance`](./sentence.md#sentence_instance), which also tells what it raises.
         """
-        return sentence_instance(words, tags)
+        return sentence_instance(words, tags, place)
 
     def apply_token_indexers(self, instance: Instance) -> None:
         """

@@ -35,7 +35,8 @@ class AdaptingEvaluator(SimpleEvaluator):
     print_scores : `bool`, optional (default = `True`)
         Whether precision, recall and F1 by type are printed to standard output; AllenNLP logs them only.
 
-    The reported `loss` is the sum over a batch's sentences, each labelled alone.
+    The reported `loss` is the mean over sentences of the loss that each has by itself, whatever the batch
+    size, unless `batch_weight_key` says otherwise.
     """
 
     def __init__(
@@ -51,7 +52,14 @@ class AdaptingEvaluator(SimpleEvaluator):
         self._adapt = adapt
 
     @exclusive()
-    def __call__(self, model: Model, data_loader: DataLoader, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def __call__(
+        self,
+        model: Model,
+        data_loader: DataLoader,
+        batch_weight_key: Optional[str] = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
         """
         Evaluate a single data source, see `SimpleEvaluator`. The model counts what it labels, so
         evaluations in several threads wait for each other.
@@ -63,23 +71,40 @@ class AdaptingEvaluator(SimpleEvaluator):
         reader = getattr(data_loader, "reader", None)
         if reader is not None:
             refuse_masking(reader, "evaluation")
-        labeller: Any = _Adapting(model) if adapts(model, self._adapt) else model
-        metrics: dict[str, Any] = super().__call__(labeller, data_loader, *args, **kwargs)
+        labeller: Any = _Labeller(model, adapts(model, self._adapt))
+        weight_key = batch_weight_key or _NUM_SENTENCES
+        metrics: dict[str, Any] = super().__call__(labeller, data_loader, weight_key, *args, **kwargs)
         if self._print_scores:
             print(score_table(metrics), end="", flush=True)
         return metrics
 
 
-class _Adapting:
-    """The model as `SimpleEvaluator` sees it: the same, but calling it adapts it to each sentence first."""
+_NUM_SENTENCES = "num_sentences"
 
-    def __init__(self, model: Model) -> None:
+
+class _Labeller:
+    """
+    The model as `SimpleEvaluator` sees it: the same, but its loss is the mean over the batch's sentences, and
+    it may adapt to each sentence first.
+    """
+
+    def __init__(self, model: Model, adapt: bool) -> None:
         self._model = model
+        self._adapt = adapt
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
     def __call__(self, **batch: Any) -> dict[str, Any]:
+        output = self._adapted(batch) if self._adapt else self._model(**batch)
+        # A model that does not tell the losses of sentences apart has one a batch, as elsewhere in AllenNLP.
+        losses = output.get("losses", torch.ones(1))
+        if "losses" in output:
+            output["loss"] = losses.double().mean()
+        output[_NUM_SENTENCES] = torch.tensor(len(losses))
+        return output
+
+    def _adapted(self, batch: dict[str, Any]) -> dict[str, Any]:
         if "task" not in batch:
             raise ConfigurationError(
                 f"the evaluator 'adapting' got a batch with the fields {', '.join(batch)}, but needs 'task': "
@@ -96,5 +121,6 @@ class _Adapting:
             if key in outputs[0]
         }
         if "loss" in outputs[0]:
-            joined["loss"] = torch.stack([output["loss"] for output in outputs]).sum()
+            joined["losses"] = torch.stack([output["loss"] for output in outputs])
+            joined["loss"] = joined["losses"].mean()
         return joined

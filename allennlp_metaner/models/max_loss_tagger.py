@@ -14,6 +14,7 @@ from allennlp.nn import InitializerApplicator
 from allennlp.nn.util import get_text_field_mask
 
 from allennlp_metaner.concurrency import exclusive
+from allennlp_metaner.data.coding import closure
 from allennlp_metaner.data.sentence import LABEL_NAMESPACE
 from allennlp_metaner.meta.test_time_adaptation import TestTimeAdaptation
 from allennlp_metaner.models.decoding import Decoder
@@ -21,6 +22,7 @@ from allennlp_metaner.models.freezing import freeze_bottom
 from allennlp_metaner.models.frozen_outputs import FrozenOutputs
 from allennlp_metaner.models.nearest_words import NearestWords
 from allennlp_metaner.models.subword_labels import SubwordLabels
+from allennlp_metaner.nn.finite import check_finite
 from allennlp_metaner.nn.joined import joined
 from allennlp_metaner.nn.linear import fast_linear
 from allennlp_metaner.nn.max_loss import REDUCTIONS, max_loss, token_losses
@@ -42,6 +44,7 @@ class MaxLossTagger(FrozenOutputs, Model):
     # Parameters
 
     vocab : `Vocabulary`
+        Its labels are completed: each entity type has a `B-` and an `I-` tag.
     text_field_embedder : `TextFieldEmbedder`
         Gives one vector a word; with `subword_labels`, one a subword.
     dropout : `float`, optional (default = `0.1`)
@@ -75,7 +78,8 @@ class MaxLossTagger(FrozenOutputs, Model):
 
     # Raises
 
-    `ConfigurationError`, if an argument is out of range.
+    `ConfigurationError`, if an argument is out of range; in prediction, if what is predicted is NaN or
+    infinite.
     """
 
     default_predictor = "adapting"
@@ -99,6 +103,9 @@ class MaxLossTagger(FrozenOutputs, Model):
         **kwargs: Any,
     ) -> None:
         super().__init__(vocab, **kwargs)
+        # AllenNLP saves the vocabulary after the model is built.
+        for tag in closure(vocab.get_token_to_index_vocabulary(LABEL_NAMESPACE)):
+            vocab.add_token_to_namespace(tag, LABEL_NAMESPACE)
         if loss_reduction not in REDUCTIONS:
             raise ConfigurationError(f"loss_reduction={loss_reduction!r} must be one of {REDUCTIONS}")
         if max_loss_weight < 0:
@@ -204,6 +211,8 @@ class MaxLossTagger(FrozenOutputs, Model):
             if neighbors is None:
                 neighbors = self._nearest_words.joined(self.queries(task or ()))
             word_logits = self._nearest_words.mixed(word_logits, neighbors)
+        if not self.training:
+            check_finite(word_logits, mask)
         predicted = self._decoder(word_logits, mask)
         output: dict[str, Any] = {"logits": word_logits, "mask": mask, "tags": predicted}
         if metadata is not None:

@@ -7,7 +7,7 @@ from typing import Optional
 
 from allennlp.common.checks import ConfigurationError
 
-from allennlp_metaner.commands.loading import load_checked
+from allennlp_metaner.archives import load_archive
 from allennlp_metaner.meta.test_time_adaptation import adaptation_of, adapts
 from allennlp_metaner.tagging.backends import ArchiveBackend
 from allennlp_metaner.tagging.engine import Engine
@@ -63,7 +63,7 @@ def load_taggers(
             archive_file, language=language, cuda_device=cuda_device, overrides=overrides, runtime=runtime
         )
         return Taggers(name, {False: exported}, adapts=False)
-    archive = load_checked(archive_file, cuda_device, overrides)
+    archive = load_archive(archive_file, cuda_device, overrides)
     default = adapts(archive.model)
     by_adaptation = {False: NameTagger(Engine(ArchiveBackend(archive, False), language=language))}
     try:

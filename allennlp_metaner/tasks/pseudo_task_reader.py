@@ -15,7 +15,7 @@ from allennlp.data.fields import MetadataField, TextField
 
 from allennlp_metaner.concurrency import exclusive
 from allennlp_metaner.data.pretrained_files import archived_name
-from allennlp_metaner.data.sentence import sentence_instance, words_and_tags
+from allennlp_metaner.data.sentence import place_of, sentence_instance, words_and_tags
 from allennlp_metaner.retrieval.retriever import Neighbor, Retriever
 from allennlp_metaner.retrieval.support_pool import SupportPool
 from allennlp_metaner.tasks.task_field import TaskField
@@ -97,21 +97,25 @@ class PseudoTaskReader(DatasetReader):
         if self.get_worker_info() is not None:
             # A forked worker has none of the threads that its parent computes with, and would wait for them.
             torch.set_num_threads(1)
-        sentences = [words_and_tags(instance) for instance in self._base_reader.read(file_path)]
+        instances = list(self._base_reader.read(file_path))
+        sentences = [words_and_tags(instance) for instance in instances]
+        places = [place_of(instance) for instance in instances]
         if self._pool_path is None:
             self._set_pool(self._build_pool(sentences, str(file_path)))
-            yield from self.tasks(sentences, range(len(sentences)), self.pool.vectors)
+            yield from self.tasks(sentences, range(len(sentences)), self.pool.vectors, places)
         else:
             # Either may be an address, or (the pool's) a file that only its copy in the archive is left of.
             local = all(map(os.path.exists, (file_path, self._pool_path)))
             same_file = local and os.path.samefile(file_path, self._pool_path)
-            yield from self.tasks(sentences, self._identity(sentences) if same_file else ())
+            identity = self._identity(sentences) if same_file else ()
+            yield from self.tasks(sentences, identity, places=places)
 
     def tasks(
         self,
         sentences: Sequence[Sentence],
         identity: Sequence[Optional[int]] = (),
         query_vectors: Optional[np.ndarray] = None,
+        places: Sequence[Optional[str]] = (),
     ) -> Iterator[Instance]:
         """
         # Parameters
@@ -122,6 +126,8 @@ class PseudoTaskReader(DatasetReader):
             For each query its own position in the pool, or `None`. If empty, no query is in the pool.
         query_vectors : `np.ndarray`, optional (default = `None`)
             The sentence vectors of the queries, if they are known, shape `(num_queries, dim)`.
+        places : `Sequence[Optional[str]]`, optional (default = `()`)
+            For each query where it is from ("file:line"), for messages. If empty, that is not known.
 
         # Returns
 
@@ -134,8 +140,9 @@ class PseudoTaskReader(DatasetReader):
             neighbors = self._retriever.nearest(
                 pool, [words for words, _ in sentences], list(identity) or None, query_vectors
             )
-        for (words, tags), found in zip(sentences, neighbors, strict=True):
-            yield self._task(words, tags, pool, support, found)
+        known_places = list(places) or [None] * len(sentences)
+        for (words, tags), place, found in zip(sentences, known_places, neighbors, strict=True):
+            yield self._task(sentence_instance(words, tags, place), pool, support, found)
 
     def text_to_instance(self, words: Sequence[str], tags: Optional[Sequence[str]] = None) -> Instance:
         """A task for one sentence; see [`tasks`](#tasks) for many at once."""
@@ -218,13 +225,11 @@ class PseudoTaskReader(DatasetReader):
 
     def _task(
         self,
-        words: Sequence[str],
-        tags: Optional[Sequence[str]],
+        query: Instance,
         pool: SupportPool,
         pool_instances: Sequence[Instance],
         neighbors: Sequence[Neighbor],
     ) -> Instance:
-        query = sentence_instance(words, tags)
         support = [
             {
                 "words": pool.sentences[neighbor.index],

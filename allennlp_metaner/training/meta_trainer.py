@@ -21,6 +21,7 @@ from allennlp_metaner.data.entity_masking_indexer import refuse_masking
 from allennlp_metaner.meta.maml import FirstOrderMaml, MetaGradient
 from allennlp_metaner.nn.parameters import trainable_parameters
 from allennlp_metaner.nn.randomness import derived_seed
+from allennlp_metaner.training.epoch_loss import EpochLoss
 
 
 class _GivenGradient(torch.autograd.Function):
@@ -73,8 +74,8 @@ class MetaTrainer(GradientDescentTrainer):
 
     # Raises
 
-    `ConfigurationError`, for the options that are refused, if the validation reader masks words, and if the
-    validation data loader leaves out or repeats sentences.
+    `ConfigurationError`, for the options that are refused, if the validation reader masks words, if the
+    validation data loader leaves out or repeats sentences, and if there are fewer sentences than a batch.
     """
 
     def __init__(
@@ -87,7 +88,13 @@ class MetaTrainer(GradientDescentTrainer):
         **kwargs: Any,
     ) -> None:
         _refuse_unsupported(kwargs)
-        super().__init__(model, optimizer, data_loader, **kwargs)
+        _refuse_too_few(data_loader)
+        callbacks = kwargs.pop("callbacks", None) or []
+        self._epoch_loss = next((c for c in callbacks if isinstance(c, EpochLoss)), EpochLoss())
+        if self._epoch_loss not in callbacks:
+            # In front: states of callbacks are found again by their position.
+            callbacks = [self._epoch_loss, *callbacks]
+        super().__init__(model, optimizer, data_loader, callbacks=callbacks, **kwargs)
         validation_reader = getattr(self._validation_data_loader, "reader", None)
         if validation_reader is not None:
             refuse_masking(validation_reader, "validation")
@@ -173,7 +180,14 @@ class MetaTrainer(GradientDescentTrainer):
         # Shuffling and masking draw from here. AllenNLP reads skipped epochs and batches again after
         # `--recover`, so a seed an epoch brings every draw back.
         random.seed(derived_seed(self._seed, epoch))
-        return super()._train_epoch(epoch)
+        metrics = super()._train_epoch(epoch)
+        num_batches = self._batches_in_epoch_completed
+        if num_batches and self._epochs_completed >= self._start_after_epochs_completed:
+            # AllenNLP's own sum lacks the batches before an interruption.
+            metrics["loss"] = self._epoch_loss.loss / num_batches
+            if self.model.get_regularization_penalty() is not None:
+                metrics["reg_loss"] = self._epoch_loss.reg_loss / num_batches
+        return metrics
 
     def batch_outputs(self, batch: TensorDict, for_training: bool) -> dict[str, torch.Tensor]:
         """
@@ -224,6 +238,20 @@ def _attach(average: MovingAverage, model: Model) -> None:
     for tensors in (average._shadows, average._backups):
         for name, tensor in tensors.items():
             tensors[name] = tensor.to(parameters[name].device)
+
+
+def _refuse_too_few(data_loader: DataLoader) -> None:
+    if not getattr(data_loader, "drop_last", False):
+        return
+    # Where the loader keeps few instances in memory, their number is not known.
+    instances, batch_size = getattr(data_loader, "_instances", None), getattr(data_loader, "batch_size", None)
+    if instances is not None and batch_size is not None and len(instances) < batch_size:
+        raise ConfigurationError(
+            f"the training data has {len(instances)} sentences, but a batch needs data_loader.batch_size="
+            f"{batch_size} of them, and data_loader.drop_last leaves smaller batches out, so there is nothing to "
+            "train on. Give more sentences, a smaller batch (in the shipped configs METANER_BATCH_SIZE), or "
+            "drop_last = false"
+        )
 
 
 def _refuse_partial(validation_data_loader: Optional[DataLoader]) -> None:

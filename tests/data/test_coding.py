@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from allennlp_metaner.data.coding import map_labels, only_bio, spans, split_characters, to_bio
+from allennlp_metaner.data.coding import closure, map_labels, only_bio, spans, split_characters, to_bio
 
 BIO_TAGS = st.lists(st.sampled_from(["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]), max_size=12)
 
@@ -119,3 +119,18 @@ def test_spans(tags: str, expected: list[tuple[str, int, int]]) -> None:
 
 def test_only_bio() -> None:
     assert only_bio(["B-PER", "[SEP]", "X", "I-PER", "O", "E-PER"]) == ["B-PER", "O", "O", "I-PER", "O", "O"]
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        ("O B-PER B-LOC I-PER", "O B-PER B-LOC I-PER I-LOC"),
+        ("I-b I-a O", "I-b I-a O B-a B-b"),
+        ("[PAD] X O [CLS]", "[PAD] X O [CLS]"),
+        ("O B-X-Y", "O B-X-Y I-X-Y"),
+        ("", ""),
+    ],
+)
+def test_closure(tags: str, expected: str) -> None:
+    assert closure(tags.split()) == expected.split()
+    assert closure(expected.split()) == expected.split()

@@ -110,3 +110,71 @@ def test_a_masking_reader_is_refused(tiny_run: SimpleNamespace, adapt: bool) -> 
     masked = loader(archive, tiny_run.data / "conll2003/eng.testb", archive.dataset_reader)
     with pytest.raises(ConfigurationError, match="evaluation masks entity words"):
         evaluator(archive.model, masked)
+
+
+@pytest.mark.parametrize("adapt", [True, False])
+def test_loss_does_not_depend_on_the_batch_size(
+    tiny_run: SimpleNamespace, tiny_archive: Archive, tmp_path: Path, adapt: bool
+) -> None:
+    """It is the mean over sentences; ten of them leave a last batch that is smaller."""
+    losses = []
+    for batch_size in (1, 4, 32):
+        data = MultiProcessDataLoader(
+            tiny_archive.validation_dataset_reader,
+            str(tiny_run.data / "conll2003/eng.testb"),
+            batch_size=batch_size,
+        )
+        data.index_with(tiny_archive.model.vocab)
+        output = tmp_path / "metrics.json"
+        evaluator = Evaluator.by_name("adapting")(adapt=adapt)  # type: ignore[call-arg]
+        # As the command calls it.
+        metrics = evaluator(tiny_archive.model, data, "", metrics_output_file=output)
+        assert json.loads(output.read_text("utf-8"))["loss"] == metrics["loss"]
+        losses.append(metrics["loss"])
+    assert losses == pytest.approx([losses[0]] * 3, rel=1e-5)
+    assert losses[0] > 0
+
+
+def test_a_weight_of_ones_own(tiny_run: SimpleNamespace, tiny_archive: Archive) -> None:
+    data = loader(tiny_archive, tiny_run.data / "conll2003/eng.testb")
+    evaluator = Evaluator.by_name("adapting")(adapt=False)  # type: ignore[call-arg]
+    with pytest.raises(KeyError, match="mine"):
+        evaluator(tiny_archive.model, data, "mine")
+
+
+def test_unknown_types(tiny_archive: Archive, tmp_path: Path) -> None:
+    path = tmp_path / "dates.txt"
+    path.write_text("Anna - - I-PER\n\nIt - - O\nrained - - O\nMonday - - I-DATE\n", "utf-8")
+    with pytest.raises(
+        ConfigurationError,
+        match=r"dates\.txt:3: in 'It rained Monday', 'Monday' has the tag 'B-DATE', but the model knows the "
+        r'types LOC, MISC, ORG, PER alone.*label_map=\{"DATE": "O"\}.*base_reader\.label_map',
+    ):
+        loader(tiny_archive, path)
+
+
+def test_types_that_had_one_word_in_training(tiny_archive: Archive, tmp_path: Path) -> None:
+    """The tiny corpus has no `I-LOC`."""
+    path = tmp_path / "places.txt"
+    path.write_text("San - - I-LOC\nJose - - I-LOC\n", "utf-8")
+    metrics, found = evaluate(tiny_archive, path, tmp_path / "predictions.jsonl")
+    assert found["gold"] == [["B-LOC", "I-LOC"]]
+    assert metrics["loss"] > 0
+    vocab = tiny_archive.model.vocab
+    assert vocab.get_vocab_size("labels") == 9
+    assert vocab.get_token_from_index(8, "labels") == "I-LOC"
+
+
+def test_adaptation_that_overflows(tiny_run: SimpleNamespace, tiny_archive: Archive) -> None:
+    """Not "O" everywhere."""
+    overrides = {"model.adaptation.inner_loop.optimizer.lr": 1e38}
+    broken = load_archive(str(tiny_run.archive), overrides=overrides)
+    with pytest.raises(ConfigurationError, match=r"NaN or infinite.*model\.adaptation\.inner_loop"):
+        Predictor.from_archive(broken).predict_json({"sentence": "Anna Smith visited Paris."})
+    # Without adaptation, the same model is sound, until its weights are not.
+    plain = Predictor.from_archive(broken, extra_args={"adapt": False})
+    assert plain.predict_json({"sentence": "Anna Smith visited Paris."})["tags"]
+    with torch.no_grad():
+        broken.model.classifier.bias[0] = float("nan")
+    with pytest.raises(ConfigurationError, match="NaN or infinite"):
+        plain.predict_json({"sentence": "Anna Smith visited Paris."})

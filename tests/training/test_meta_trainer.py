@@ -218,6 +218,12 @@ class TestRecovery:
             # As if killed between this checkpoint and best.th, which AllenNLP writes next.
             (directory / "best.th").unlink()
         assert identical(run(directory, make_params(**every), recover=True), expected)
+        for epoch in range(2):
+            whole, recovered = (
+                json.loads((tmp_path / name / f"metrics_epoch_{epoch}.json").read_text("utf-8"))
+                for name in ("whole", "killed")
+            )
+            assert recovered["training_loss"] == whole["training_loss"] > 0
 
     def test_moving_average(
         self, make_params: ParamsMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -375,6 +381,29 @@ class TestSchedule:
         inner = scales(trainer)
         trainer.train()
         assert inner == [1.0] * UPDATES
+
+
+def test_fewer_sentences_than_a_batch(make_trainer: TrainerMaker) -> None:
+    with pytest.raises(ConfigurationError, match=r"40 sentences, .*batch_size=41 .*METANER_BATCH_SIZE"):
+        make_trainer(data_loader__batch_size=41)
+
+
+def test_smaller_batches_may_be_kept(make_trainer: TrainerMaker) -> None:
+    loader = {"batch_size": 41, "shuffle": True, "drop_last": False, "batches_per_epoch": 1}
+    (batch,) = recorded(make_trainer(data_loader=loader)).batches
+    assert len(batch[0]["task"]) == 40
+
+
+def test_divergence_is_told(make_trainer: TrainerMaker, caplog: pytest.LogCaptureFixture) -> None:
+    trainer = make_trainer(trainer__optimizer={"type": "sgd", "lr": 1e6})
+    metrics = trainer.train()
+    assert metrics["training_loss"] > 1000
+    assert "Training has diverged" in caplog.text
+
+
+def test_no_divergence_is_told(make_trainer: TrainerMaker, caplog: pytest.LogCaptureFixture) -> None:
+    make_trainer().train()
+    assert "diverged" not in caplog.text
 
 
 def test_tensorboard(make_params: ParamsMaker, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ local settings = import 'settings.libsonnet';
     optimizer: { type: 'fused_adam', lr: 3e-5 },
     validation_metric: '+f1-measure-overall',
     checkpointer: { type: 'atomic', keep_most_recent_by_count: config.checkpoints },
-    callbacks: [{ type: 'tensorboard' }],
+    callbacks: [{ type: 'tensorboard' }, { type: 'epoch_loss' }],
   },
   evaluation: { type: 'adapting' },
   include_in_archive: ['encoder', 'pool'],
