@@ -248,9 +248,9 @@ def _refuse_too_few(data_loader: DataLoader) -> None:
     if instances is not None and batch_size is not None and len(instances) < batch_size:
         raise ConfigurationError(
             f"the training data has {len(instances)} sentences, but a batch needs data_loader.batch_size="
-            f"{batch_size} of them, and data_loader.drop_last leaves smaller batches out, so there is nothing to "
-            "train on. Give more sentences, a smaller batch (in the shipped configs METANER_BATCH_SIZE), or "
-            "drop_last = false"
+            f"{batch_size} of them, and data_loader.drop_last leaves smaller batches out, so there is "
+            "nothing to train on. Give more sentences, a smaller batch (in the shipped configs "
+            "METANER_BATCH_SIZE), or drop_last = false"
         )
 
 
