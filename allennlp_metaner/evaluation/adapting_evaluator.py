@@ -71,6 +71,8 @@ class AdaptingEvaluator(SimpleEvaluator):
         reader = getattr(data_loader, "reader", None)
         if reader is not None:
             refuse_masking(reader, "evaluation")
+        # An evaluation that broke off would count.
+        model.get_metrics(reset=True)
         labeller: Any = _Labeller(model, adapts(model, self._adapt))
         weight_key = batch_weight_key or _NUM_SENTENCES
         metrics: dict[str, Any] = super().__call__(labeller, data_loader, weight_key, *args, **kwargs)

@@ -135,14 +135,19 @@ def test_loss_does_not_depend_on_the_batch_size(
     assert losses[0] > 0
 
 
-def test_a_weight_of_ones_own(tiny_run: SimpleNamespace, tiny_archive: Archive) -> None:
+def test_an_evaluation_that_broke_off_does_not_count(
+    tiny_run: SimpleNamespace, tiny_archive: Archive
+) -> None:
     data = loader(tiny_archive, tiny_run.data / "conll2003/eng.testb")
     evaluator = Evaluator.by_name("adapting")(adapt=False)  # type: ignore[call-arg]
-    with pytest.raises(KeyError, match="mine"):
-        evaluator(tiny_archive.model, data, "mine")
+    expected = evaluator(tiny_archive.model, data)
+    with pytest.raises(KeyError, match="no_such_weight"):
+        evaluator(tiny_archive.model, data, "no_such_weight")
+    assert evaluator(tiny_archive.model, data) == expected
 
 
-def test_unknown_types(tiny_archive: Archive, tmp_path: Path) -> None:
+def test_unknown_types(tiny_archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiny_archive.validation_dataset_reader._base_reader, "_entity_types", None)
     path = tmp_path / "dates.txt"
     path.write_text("Anna - - I-PER\n\nIt - - O\nrained - - O\nMonday - - I-DATE\n", "utf-8")
     with pytest.raises(
