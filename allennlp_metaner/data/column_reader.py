@@ -134,19 +134,19 @@ class ColumnReader(SentenceReader):
             sentence = [row for row in rows if row is not None]
             if sentence:
                 found = True
-                words = [word for word, _ in sentence]
-                tags = self._bio([tag for _, tag in sentence])
+                words = [word for word, _, _ in sentence]
+                tags = self._bio([tag for _, tag, _ in sentence])
                 if self._characters:
                     words, tags = split_characters(words, tags)
-                yield Labelled(str(file_path), words, tags)
+                yield Labelled(sentence[0][2], words, tags)
         if not found:
             raise ConfigurationError(
                 f"{file_path}: no sentence found; the file is empty or has nothing but blank and "
                 f"{DOCUMENT_START} lines. Check the path: one token a line is expected"
             )
 
-    def _rows(self, file_path: PathOrStr) -> Iterator[Optional[tuple[str, str]]]:
-        """Word and tag of each line; `None` where a sentence may end."""
+    def _rows(self, file_path: PathOrStr) -> Iterator[Optional[tuple[str, str, str]]]:
+        """Word, tag and place of each line; `None` where a sentence may end."""
         num_columns, defined_by = self._num_columns, "the argument num_columns"
         inside = False
         for number, line in enumerate(read_lines(file_path, self._encoding), start=1):
@@ -168,7 +168,7 @@ class ColumnReader(SentenceReader):
             word = _cell(columns, "word_column", self._word_column, place)
             tag = _cell(columns, "tag_column", self._tag_column, place)
             self._check_row(word, tag, place)
-            yield word, tag
+            yield word, tag, place
             inside = word != self._sentence_end
             if not inside:
                 yield None
