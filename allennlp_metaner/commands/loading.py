@@ -10,11 +10,9 @@ from allennlp.common.checks import ConfigurationError
 from allennlp.data import DatasetReader
 from allennlp.models.archival import CONFIG_NAME
 
-from allennlp_metaner.archives import is_archive, load_archive, local_path, unpacked
+from allennlp_metaner.archives import is_archive, local_path, unpacked
 from allennlp_metaner.tasks.pseudo_task_reader import PseudoTaskReader
 from allennlp_metaner.untrusted_config import untrusted
-
-load_checked = load_archive
 
 
 def merged(*overrides: str) -> str:

@@ -15,9 +15,9 @@ from allennlp.common import Params
 from allennlp.common.checks import ConfigurationError, check_for_gpu
 from allennlp.models.archival import CONFIG_NAME, extracted_archive, get_weights_path
 
+from allennlp_metaner.archives import check_archive, load_archive, local_path
 from allennlp_metaner.atomic import write_json
 from allennlp_metaner.commands.export import training_facts
-from allennlp_metaner.commands.loading import check_archive, load_checked, local_path
 from allennlp_metaner.commands.pseudo_label import (
     add_text_arguments,
     chosen,
@@ -146,7 +146,7 @@ def _export(folder: Path, onnx: bool) -> None:
         print(f"{exported}: finished before", flush=True)
         return
     print(f"{exported}: the student is exported", flush=True)
-    archive = load_checked(archive_file)
+    archive = load_archive(archive_file)
     # Nothing but what an earlier export without ONNX left.
     shutil.rmtree(exported, ignore_errors=True)
     export(archive, exported, archive_file, onnx=onnx, facts=training_facts(archive))
