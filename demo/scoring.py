@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from allennlp_metaner.data.coding import map_labels
 from allennlp_metaner.data.column_reader import ColumnReader
 from allennlp_metaner.data.sentence import words_and_tags
+from allennlp_metaner.data.tag_schemes import map_labels
 from allennlp_metaner.nn.span_f1 import SpanF1
 
 

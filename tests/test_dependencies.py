@@ -20,7 +20,7 @@ ALLOWED = {
     "look": set[str](),
     "concurrency": set[str](),
     "data": {"atomic", "concurrency", "settings"},
-    "nn": {"data.coding", "settings"},
+    "nn": {"data.tag_schemes", "settings"},
     "meta": FOUNDATION,
     "models": FOUNDATION | {"meta"},
     "retrieval": FOUNDATION | {"meta"},
@@ -52,13 +52,13 @@ def modules() -> list[Path]:
 
 
 def imports(path: Path) -> Iterator[str]:
-    """The modules of this package that a file imports, without the package's name: "data.coding"."""
+    """The modules of this package that a file imports, without the package's name: "data.tag_schemes"."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: a relative import"
-            # `from allennlp_metaner.data import coding` names a module too.
+            # `from allennlp_metaner.data import tag_schemes` names a module too.
             names = [f"{node.module}.{alias.name}" for alias in node.names]
         else:
             continue
@@ -89,12 +89,12 @@ def test_the_rule_can_fail(tmp_path: Path) -> None:
     module = tmp_path / "module.py"
     module.write_text(
         "import allennlp_metaner.tasks.task_field\n"
-        "def f():\n    from allennlp_metaner.data import coding, windows\n"
+        "def f():\n    from allennlp_metaner.data import tag_schemes, windows\n"
         "    from allennlp.data import Instance\n",
         encoding="utf-8",
     )
     found = list(imports(module))
-    assert found == ["tasks.task_field", "data.coding", "data.windows"]
+    assert found == ["tasks.task_field", "data.tag_schemes", "data.windows"]
     assert [is_allowed("nn", name) for name in found] == [False, True, False]
     assert [is_allowed("meta", name) for name in found] == [False, True, True]
     assert not is_allowed("data", "database")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from allennlp_metaner.data.coding import spans
+from allennlp_metaner.data.tag_schemes import spans
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95

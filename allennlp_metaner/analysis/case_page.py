@@ -6,8 +6,8 @@ from typing import NamedTuple, Optional
 
 from allennlp_metaner.analysis.case_studies import KINDS, Case, Differences, missed
 from allennlp_metaner.analysis.errors import Counts
-from allennlp_metaner.data.coding import Span, spans
 from allennlp_metaner.data.raw_text import CHINESE_OR_KANA
+from allennlp_metaner.data.tag_schemes import Span, spans
 from allennlp_metaner.look import STYLE, hue
 
 _STYLE = """
@@ -25,8 +25,8 @@ fieldset { margin: 1rem 0; padding: .25rem 1rem .5rem; }
 legend { padding: 0 .25rem; color: var(--quiet); font-size: .875rem; }
 fieldset label { display: inline-block; margin-inline-end: 1.25rem; }
 article { margin: 1rem 0; padding: .75rem 1rem 1rem; border-inline-start: .3rem solid var(--line); }
-.mended { border-inline-start-color: var(--good); }
-.broken { border-inline-start-color: var(--bad); }
+.fixed { border-inline-start-color: var(--good); }
+.regressed { border-inline-start-color: var(--bad); }
 h2 span { margin-inline-start: .5rem; font-weight: 400; color: var(--quiet); }
 dl { display: grid; grid-template-columns: 5.5rem 1fr; gap: .375rem .75rem; margin: .5rem 0 0; }
 dt { color: var(--quiet); font-size: .875rem; }

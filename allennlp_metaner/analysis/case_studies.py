@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Optional
 
 from allennlp_metaner.analysis.errors import Counts
-from allennlp_metaner.data.coding import Span, spans
+from allennlp_metaner.data.tag_schemes import Span, spans
 
 KINDS = {
-    "mended": "only the adapted model is right",
-    "broken": "only the base model is right",
+    "fixed": "only the adapted model is right",
+    "regressed": "only the base model is right",
     "changed": "both are wrong, in different ways",
     "unknown": "no gold entities are known",
 }
@@ -61,7 +61,7 @@ class Case(NamedTuple):
         if self.gold is None:
             return "unknown"
         gold = spans(self.gold)
-        return "mended" if adapted == gold else "broken" if base == gold else "changed"
+        return "fixed" if adapted == gold else "regressed" if base == gold else "changed"
 
 
 @dataclass

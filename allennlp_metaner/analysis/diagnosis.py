@@ -11,7 +11,7 @@ from allennlp_metaner.analysis.gradient_sizes import (
     half_step_size,
 )
 from allennlp_metaner.analysis.markdown import markdown_table
-from allennlp_metaner.data.coding import spans
+from allennlp_metaner.data.tag_schemes import spans
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 """Of the absolute values of the support's gradient."""

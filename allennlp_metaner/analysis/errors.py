@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import NamedTuple, Optional
 
 from allennlp_metaner.analysis.markdown import markdown_table
-from allennlp_metaner.data.coding import Span, spans
+from allennlp_metaner.data.tag_schemes import Span, spans
 
 LONGEST = (10, 20, 30, 50)
 """The upper limits, in words, of the rows of the table "length"; one more row has none."""
@@ -78,7 +78,7 @@ def analyse(
     source: Optional[Iterable[tuple[Sequence[str], Sequence[str]]]] = None,
 ) -> Tables:
     """
-    Compares predicted with gold entities, those of conlleval's rules ([`spans`](../data/coding.md#spans)).
+    Compares predicted with gold entities by conlleval's rules ([`spans`](../data/tag_schemes.md#spans)).
 
     Within a sentence, a gold and a predicted entity make a pair if they have the same words, or if they have
     the same type and share a word. Every entity is in one pair at most: from left to right, a gold entity

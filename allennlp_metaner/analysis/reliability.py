@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from allennlp_metaner.analysis.markdown import markdown_table
-from allennlp_metaner.data.coding import spans
+from allennlp_metaner.data.tag_schemes import spans
 
 EDGES = (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
 """Where the bins of confidence begin; the last one ends with 1. Most entities are among the surest."""

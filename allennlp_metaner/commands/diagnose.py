@@ -24,7 +24,7 @@ from allennlp_metaner.commands.loading import task_reader
 from allennlp_metaner.commands.quiet import quiet
 from allennlp_metaner.data.sentence import words_and_tags
 from allennlp_metaner.meta.test_time_adaptation import TestTimeAdaptation, adaptation_of
-from allennlp_metaner.nn.joined import first_sentences
+from allennlp_metaner.nn.collate import first_sentences
 from allennlp_metaner.nn.parameters import preserved, trainable_parameters
 from allennlp_metaner.predictors.adapting_predictor import AdaptingPredictor
 from allennlp_metaner.tasks.pseudo_task_reader import PseudoTaskReader

@@ -15,8 +15,8 @@ from allennlp_metaner.atomic import check_writable, whole_file
 from allennlp_metaner.commands.loading import load_task_reader
 from allennlp_metaner.commands.quiet import quiet
 from allennlp_metaner.data.characters import encodable
-from allennlp_metaner.data.coding import spans
 from allennlp_metaner.data.json_sentences import JsonSentence, read_sentences
+from allennlp_metaner.data.tag_schemes import spans
 from allennlp_metaner.tasks.pseudo_task_reader import PseudoTaskReader
 
 # Encoded together. So few that nothing is put into the cache on disk, which is for corpora.

@@ -12,7 +12,7 @@ from allennlp_metaner.commands.quiet import quiet
 from allennlp_metaner.experiments.comparisons import compare, pairs
 from allennlp_metaner.experiments.curves import read_curves
 from allennlp_metaner.experiments.grid import read_grid
-from allennlp_metaner.experiments.plots import curves_picture, f1_picture
+from allennlp_metaner.experiments.plots import plot_curves, plot_f1
 from allennlp_metaner.experiments.report import as_csv, as_markdown
 from allennlp_metaner.experiments.results import Results
 
@@ -66,8 +66,8 @@ def _run(args: argparse.Namespace) -> None:
     files = {
         "report.md": as_markdown(results, curves, *compare(results, wanted)).encode(),
         "report.csv": as_csv(results).encode(),
-        "f1.svg": f1_picture(results),
-        "curves.svg": curves_picture(curves, results.systems),
+        "f1.svg": plot_f1(results),
+        "curves.svg": plot_curves(curves, results.systems),
     }
     for name, content in files.items():
         write_whole(args.output_dir / name, content)

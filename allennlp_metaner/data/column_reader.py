@@ -10,9 +10,9 @@ from allennlp.common.checks import ConfigurationError
 from allennlp.data import DatasetReader, Instance, TokenIndexer
 from allennlp.data.dataset_readers.dataset_reader import PathOrStr
 
-from allennlp_metaner.data.coding import SCHEMES, check_tag, entity_type, map_labels, split_characters
 from allennlp_metaner.data.lines import read_lines
 from allennlp_metaner.data.sentence_reader import Labelled, SentenceReader
+from allennlp_metaner.data.tag_schemes import SCHEMES, check_tag, entity_type, map_labels, split_characters
 
 DOCUMENT_START = "-DOCSTART-"
 # Only ASCII: `str.split` would also cut at no-break and ideographic spaces, which occur inside words.

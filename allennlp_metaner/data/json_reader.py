@@ -51,7 +51,7 @@ class JsonLinesReader(SentenceReader):
     tag_names : `List[str]`, optional (default = `None`)
         The names of the tags, if the file has numbers: number 0 is the first.
     scheme : `str`, optional (default = `"BIO"`)
-        The tag scheme of the file, see [`SCHEMES`](./coding.md#schemes).
+        The tag scheme of the file, see [`SCHEMES`](./tag_schemes.md#schemes).
     label_map : `Dict[str, str]`, optional (default = `None`)
         New names of entity types; "O" drops a type.
     misaligned : `str`, optional (default = `"refuse"`)

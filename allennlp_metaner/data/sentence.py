@@ -8,7 +8,7 @@ from allennlp.data import Field, Instance, Token, Vocabulary
 from allennlp.data.fields import MetadataField, SequenceLabelField, TextField
 
 from allennlp_metaner.data.characters import without_surrogates
-from allennlp_metaner.data.coding import entity_type
+from allennlp_metaner.data.tag_schemes import entity_type
 
 LABEL_NAMESPACE = "labels"
 

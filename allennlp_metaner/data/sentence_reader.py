@@ -11,8 +11,8 @@ from allennlp.data import DatasetReader, Instance, TokenIndexer
 from allennlp.data.dataset_readers.dataset_reader import PathOrStr
 from allennlp.data.token_indexers import SingleIdTokenIndexer
 
-from allennlp_metaner.data.coding import SCHEMES, map_labels, to_bio
 from allennlp_metaner.data.sentence import sentence_instance
+from allennlp_metaner.data.tag_schemes import SCHEMES, map_labels, to_bio
 
 
 class Labelled(NamedTuple):
@@ -36,7 +36,7 @@ class SentenceReader(DatasetReader):
     token_indexers : `Dict[str, TokenIndexer]`, optional (default = `{"tokens": SingleIdTokenIndexer()}`)
     encoding : `str`, optional (default = `"utf-8"`)
     scheme : `str`, optional (default = `"BIO"`)
-        The tag scheme of the file: one of [`SCHEMES`](./coding.md#schemes).
+        The tag scheme of the file: one of [`SCHEMES`](./tag_schemes.md#schemes).
     label_map : `Dict[str, str]`, optional (default = `None`)
         New names of entity types; "O" drops a type: `{"MISC": "O"}`.
     max_instances : `int`, optional (default = `None`)

@@ -47,7 +47,7 @@ class TableReader(SentenceReader):
         What quotes a cell. Give "" for files in which it is a character like others.
     encoding : `str`, optional (default = `"utf-8"`)
     scheme : `str`, optional (default = `"BIO"`)
-        The tag scheme of the file, see [`SCHEMES`](./coding.md#schemes).
+        The tag scheme of the file, see [`SCHEMES`](./tag_schemes.md#schemes).
     label_map : `Dict[str, str]`, optional (default = `None`)
         New names of entity types; "O" drops a type.
     max_instances : `int`, optional (default = `None`)

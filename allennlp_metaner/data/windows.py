@@ -6,7 +6,7 @@ from typing import NamedTuple
 class Window(NamedTuple):
     """
     Positions `start <= i < end` of a sequence. The window *owns* `keep <= i < end`; what stands before `keep`
-    is context that an earlier window owns.
+    is overlap that an earlier window owns.
     """
 
     start: int
@@ -14,10 +14,10 @@ class Window(NamedTuple):
     keep: int
 
 
-def windows(length: int, size: int, context: int) -> list[Window]:
+def windows(length: int, size: int, overlap: int) -> list[Window]:
     """
-    Split `length` positions into windows of at most `size`, where the last `context` positions of a window
-    are the context of the next one. Every position is owned by exactly one window.
+    Split `length` positions into windows of at most `size`, where the last `overlap` positions of a window
+    are the overlap of the next one. Every position is owned by exactly one window.
 
     # Parameters
 
@@ -25,7 +25,7 @@ def windows(length: int, size: int, context: int) -> list[Window]:
         The number of positions, at least 0.
     size : `int`
         The most positions a window may have.
-    context : `int`
+    overlap : `int`
         The overlap between two neighbours, in positions; less than `size`.
 
     # Returns
@@ -35,13 +35,13 @@ def windows(length: int, size: int, context: int) -> list[Window]:
 
     # Raises
 
-    `ValueError`, if `context` does not fit into `size`.
+    `ValueError`, if `overlap` does not fit into `size`.
     """
-    if not 0 <= context < size:
-        raise ValueError(f"context={context} must be at least 0 and less than the window size {size}")
+    if not 0 <= overlap < size:
+        raise ValueError(f"overlap={overlap} must be at least 0 and less than the window size {size}")
     result = [Window(0, min(size, length), 0)]
     while result[-1].end < length:
         owned = result[-1].end
-        start = owned - context
+        start = owned - overlap
         result.append(Window(start, min(start + size, length), owned))
     return result

@@ -28,7 +28,7 @@ _LOOKS: Any = {
 }
 
 
-def f1_picture(results: Results) -> bytes:
+def plot_f1(results: Results) -> bytes:
     """
     A panel for each target, and in it a row for each system: the mean F1 over seeds with their sample
     standard deviation, and below it a small dot for each seed. The mark of a system with one seed is hollow.
@@ -82,10 +82,10 @@ def _equally_wide(panels: Sequence["Axes"]) -> None:
         panel.set_xlim((low + high) / 2 - half, (low + high) / 2 + half)
 
 
-def curves_picture(curves: Sequence[Curve], systems: Sequence[str]) -> bytes:
+def plot_curves(curves: Sequence[Curve], systems: Sequence[str]) -> bytes:
     """
     F1 on dev data and training loss of every training over its updates. Trainings of one system with
-    different seeds look the same, and have the system's colour in [`f1_picture`](#f1_picture).
+    different seeds look the same, and have the system's colour in [`plot_f1`](#plot_f1).
 
     # Parameters
 

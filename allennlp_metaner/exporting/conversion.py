@@ -168,7 +168,7 @@ def _config(parts: _Parts) -> PretrainedConfig:
     config.classifier_dropout = tagger.dropout.p
     settings: ExportSettings = {
         "max_length": embedder.max_length,
-        "context": embedder.context,
+        "overlap": embedder.overlap,
         "labels": [label for _, label in sorted(labels.items())],
         "constrain_decoding": decoder.constrained,
         "ignored_types": decoder.ignored_types,

@@ -34,7 +34,7 @@ _TRAVELS = """## What travels, and what does not
   labelled sentences that are retrieved for it. Figures that were measured with adaptation are not those of
   this folder.
 - **Windows over long sentences** travel with allennlp-metaner, which labels sentences of more than
-  {max_length} subwords, special ones included, in overlapping parts: each sees {context} subwords of the one
+  {max_length} subwords, special ones included, in overlapping parts: each sees {overlap} subwords of the one
   before. They are not in the model: `transformers` alone, and `model.onnx`, see what they are given.
 - {constrained}
 """
@@ -94,7 +94,7 @@ works on text, and the tagger on words, so a few tags can differ:
 - **Words without subwords** (a zero-width space, say) are one unknown subword for the tagger. The pipeline
   passes over them.
 - **Long sentences.** The pipeline cuts off what is beyond {max_length} subwords, without a word: cut longer
-  sentences before, or give it `stride={context}`, which joins windows by another rule.
+  sentences before, or give it `stride={overlap}`, which joins windows by another rule.
 """
 
 

@@ -9,7 +9,7 @@ import torch
 from allennlp_metaner.meta.functional import TaskWeights, per_task_gradients
 from allennlp_metaner.meta.inner_optimizers import InnerOptimizer
 from allennlp_metaner.meta.per_task_gradients import PerTaskGradients
-from allennlp_metaner.nn.joined import longest, num_sentences
+from allennlp_metaner.nn.collate import longest, num_sentences
 from allennlp_metaner.nn.memory import Buffers
 from allennlp_metaner.nn.parameters import NamedParameters
 from allennlp_metaner.nn.randomness import TaskGenerators

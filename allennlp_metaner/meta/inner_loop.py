@@ -13,7 +13,7 @@ from allennlp_metaner.concurrency import Workers, exclusive
 from allennlp_metaner.meta.fast_weights import Batch, Learner, WorkerState
 from allennlp_metaner.meta.inner_optimizers import inner_optimizer
 from allennlp_metaner.meta.scheduling import Evaluate, MicrobatchRun, limits_of, microbatches_of
-from allennlp_metaner.nn.joined import sentences
+from allennlp_metaner.nn.collate import sentences
 from allennlp_metaner.nn.memory import give_back_free_memory, no_garbage_collection
 from allennlp_metaner.nn.parameters import NamedParameters, selected
 from allennlp_metaner.nn.randomness import derived_seed

@@ -20,7 +20,7 @@ from allennlp_metaner.meta.functional import functional_call
 from allennlp_metaner.meta.inner_loop import InnerLoop
 from allennlp_metaner.meta.per_task_gradients import PerTaskGradients
 from allennlp_metaner.meta.scheduling import QUERY, limits_of, microbatches_of
-from allennlp_metaner.nn.joined import joined
+from allennlp_metaner.nn.collate import collate
 from allennlp_metaner.nn.parameters import NamedParameters
 from allennlp_metaner.nn.randomness import derived_seed
 
@@ -232,7 +232,7 @@ class Reptile(MetaGradient):
 
 def _sentences(task: dict[str, Any]) -> Batch:
     query, support = task["query"], task["support"]
-    return joined([{key: query[key] for key in support}, support])
+    return collate([{key: query[key] for key in support}, support])
 
 
 def _displacement(model: Learner, adapted: AdaptedTasks) -> tuple[torch.Tensor, list[torch.Tensor]]:

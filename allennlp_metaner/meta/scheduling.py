@@ -20,7 +20,7 @@ from allennlp_metaner.meta.fast_weights import (
 )
 from allennlp_metaner.meta.functional import functional_call
 from allennlp_metaner.meta.per_task_gradients import PerTaskGradients
-from allennlp_metaner.nn.joined import longest, num_subwords
+from allennlp_metaner.nn.collate import longest, num_subwords
 from allennlp_metaner.nn.memory import memory_of
 from allennlp_metaner.nn.parameters import NamedParameters
 from allennlp_metaner.nn.randomness import TaskGenerators, derived_seed

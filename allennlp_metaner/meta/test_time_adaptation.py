@@ -15,7 +15,7 @@ from allennlp_metaner.concurrency import exclusive
 from allennlp_metaner.meta.fast_weights import AdaptedTasks, rows_of
 from allennlp_metaner.meta.functional import functional_call
 from allennlp_metaner.meta.inner_loop import InnerLoop
-from allennlp_metaner.nn.joined import first_sentences, joined
+from allennlp_metaner.nn.collate import collate, first_sentences
 from allennlp_metaner.nn.parameters import preserved, trainable_parameters
 
 
@@ -130,7 +130,7 @@ def _predict(model: Model, adapted: AdaptedTasks) -> list[dict[str, Any]]:
         model.eval()
     rows = rows_of(model, adapted.queries)  # type: ignore[arg-type]
     with functional_call(adapted.parameters, adapted.weights, rows):
-        return _apart(model(**joined(adapted.queries)), len(adapted.queries))
+        return _apart(model(**collate(adapted.queries)), len(adapted.queries))
 
 
 def _apart(output: dict[str, Any], num_queries: int) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from allennlp.common.checks import ConfigurationError
 from allennlp.modules.conditional_random_field import allowed_transitions
 from allennlp.nn.util import viterbi_decode
 
-from allennlp_metaner.data.coding import map_labels, only_bio
+from allennlp_metaner.data.tag_schemes import map_labels, only_bio
 
 
 class Decoder:

@@ -7,7 +7,7 @@ import torch
 from allennlp.modules import TextFieldEmbedder
 
 from allennlp_metaner.models.word_transformer_embedder import WordTransformerEmbedder
-from allennlp_metaner.nn.joined import joined
+from allennlp_metaner.nn.collate import collate
 
 
 class FrozenOutputs:
@@ -35,7 +35,7 @@ class FrozenOutputs:
         tokens = [dict(batch["tokens"]) for batch in batches]
         for name, embedder in token_embedders(self.text_field_embedder):
             with torch.no_grad():
-                bottom = embedder.bottom(**joined([each[name] for each in tokens]))
+                bottom = embedder.bottom(**collate([each[name] for each in tokens]))
             if bottom is None:
                 continue
             row = 0

@@ -14,16 +14,16 @@ from allennlp.nn import InitializerApplicator
 from allennlp.nn.util import get_text_field_mask
 
 from allennlp_metaner.concurrency import exclusive
-from allennlp_metaner.data.coding import closure
 from allennlp_metaner.data.sentence import LABEL_NAMESPACE
+from allennlp_metaner.data.tag_schemes import closure
 from allennlp_metaner.meta.test_time_adaptation import TestTimeAdaptation
 from allennlp_metaner.models.decoding import Decoder
 from allennlp_metaner.models.freezing import freeze_bottom
 from allennlp_metaner.models.frozen_outputs import FrozenOutputs
 from allennlp_metaner.models.nearest_words import NearestWords
 from allennlp_metaner.models.subword_labels import SubwordLabels
+from allennlp_metaner.nn.collate import collate
 from allennlp_metaner.nn.finite import check_finite
-from allennlp_metaner.nn.joined import joined
 from allennlp_metaner.nn.linear import fast_linear
 from allennlp_metaner.nn.max_loss import REDUCTIONS, max_loss, token_losses
 from allennlp_metaner.nn.soft_labels import StudentLoss
@@ -155,7 +155,7 @@ class MaxLossTagger(FrozenOutputs, Model):
         `torch.Tensor`
             Shape `(num_batches,)`.
         """
-        logits = self._logits(joined([batch["tokens"] for batch in batches]))
+        logits = self._logits(collate([batch["tokens"] for batch in batches]))
         losses, row = [], 0
         for batch in batches:
             tokens, tags = batch["tokens"], batch["tags"]

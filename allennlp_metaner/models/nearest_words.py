@@ -9,7 +9,7 @@ from allennlp.common.checks import ConfigurationError
 from allennlp.data import TextFieldTensors
 from allennlp.nn.util import get_text_field_mask
 
-from allennlp_metaner.nn.joined import joined
+from allennlp_metaner.nn.collate import collate
 
 Encode = Callable[[TextFieldTensors], torch.Tensor]
 """From a text field's tensors to word vectors, shape `(num_sentences, num_words, dim)`."""
@@ -99,7 +99,7 @@ class NearestWords(FromParams):
                 "nearest_words needs the support sets of sentences, but there are none: read sentences by a "
                 "'pseudo_tasks' reader, or set model.nearest_words = null"
             )
-        return joined([{"neighbors": query["neighbors"]} for query in queries])["neighbors"]
+        return collate([{"neighbors": query["neighbors"]} for query in queries])["neighbors"]
 
     def mixed(self, logits: torch.Tensor, neighbors: torch.Tensor) -> torch.Tensor:
         """

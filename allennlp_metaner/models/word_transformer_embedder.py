@@ -22,7 +22,7 @@ LIKE_BERT = (BertModel, RobertaModel, XLMRobertaModel)
 class WordTransformerEmbedder(TokenEmbedder):
     """
     A pretrained transformer over the output of the `word_transformer` indexer. Sentences of more than
-    `max_length` subwords go through windows of that size, each with the last `context` subwords of its
+    `max_length` subwords go through windows of that size, each with the last `overlap` subwords of its
     predecessor in front; every subword has the vector that the window owning it gives
     ([`windows`](../data/windows.md)). Nothing is truncated.
 
@@ -37,8 +37,8 @@ class WordTransformerEmbedder(TokenEmbedder):
         The name of a `transformers` model on the hub, or its directory.
     max_length : `int`, optional (default = `128`)
         The most subwords a window has, special tokens included.
-    context : `int`, optional (default = `64`)
-        How many of them are context from the window before.
+    overlap : `int`, optional (default = `64`)
+        How many of them are overlap from the window before.
     output : `str`, optional (default = `"words"`)
         "words": one vector a word, that of its first subword. "subwords": all of them.
     transformer_kwargs : `dict[str, Any]`, optional (default = `None`)
@@ -55,7 +55,7 @@ class WordTransformerEmbedder(TokenEmbedder):
         self,
         model_name: str,
         max_length: int = 128,
-        context: int = 64,
+        overlap: int = 64,
         output: str = "words",
         transformer_kwargs: Optional[dict[str, Any]] = None,
         serialization_dir: Optional[str] = None,
@@ -74,14 +74,14 @@ class WordTransformerEmbedder(TokenEmbedder):
         self._num_end = self._embedder._num_added_end_tokens
         self._window_size = max_length - self._num_start - self._num_end
         positions = max_positions(self._embedder.config) or max_length
-        if not 0 <= context < self._window_size or max_length > positions:
+        if not 0 <= overlap < self._window_size or max_length > positions:
             raise ConfigurationError(
-                f"max_length={max_length} and context={context} do not fit: max_length may be at most the "
-                f"encoder's {positions} positions, and context must be less than max_length without the "
+                f"max_length={max_length} and overlap={overlap} do not fit: max_length may be at most the "
+                f"encoder's {positions} positions, and overlap must be less than max_length without the "
                 f"{self._num_start + self._num_end} special tokens."
             )
         self.max_length = max_length
-        self.context = context
+        self.overlap = overlap
         self._output = output
 
     @property
@@ -283,7 +283,7 @@ class WordTransformerEmbedder(TokenEmbedder):
         for row, length in enumerate(lengths):
             end_tokens = list(range(length - self._num_end, length))
             size = length - self._num_start - self._num_end
-            for window in windows(size, self._window_size, self.context):
+            for window in windows(size, self._window_size, self.overlap):
                 content = range(self._num_start + window.start, self._num_start + window.end)
                 rows.append(row)
                 positions.append([*range(self._num_start), *content, *end_tokens])

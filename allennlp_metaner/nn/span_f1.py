@@ -7,7 +7,7 @@ import torch.distributed as dist
 from allennlp.common.util import is_distributed
 from allennlp.training.metrics import Metric
 
-from allennlp_metaner.data.coding import only_bio, spans
+from allennlp_metaner.data.tag_schemes import only_bio, spans
 
 
 @Metric.register("conll_span_f1")

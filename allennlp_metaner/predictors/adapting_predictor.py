@@ -15,7 +15,6 @@ from allennlp.nn.util import move_to_device
 from allennlp.predictors import Predictor
 
 from allennlp_metaner.data.characters import encodable
-from allennlp_metaner.data.coding import spans
 from allennlp_metaner.data.entity_masking_indexer import refuse_masking
 from allennlp_metaner.data.json_sentences import (
     JsonSentence,
@@ -26,6 +25,7 @@ from allennlp_metaner.data.json_sentences import (
 )
 from allennlp_metaner.data.raw_text import join
 from allennlp_metaner.data.sentence import sentence_instance, words_and_tags
+from allennlp_metaner.data.tag_schemes import spans
 from allennlp_metaner.meta.test_time_adaptation import adaptation_of, adapts
 from allennlp_metaner.tasks.pseudo_task_reader import PseudoTaskReader
 

@@ -10,7 +10,7 @@ from allennlp.common.checks import ConfigurationError
 from allennlp.data import Token, Vocabulary
 
 from allennlp_metaner.concurrency import exclusive
-from allennlp_metaner.data.coding import spans
+from allennlp_metaner.data.tag_schemes import spans
 from allennlp_metaner.data.windows import windows
 from allennlp_metaner.data.word_transformer_indexer import WordTransformerIndexer
 from allennlp_metaner.models.decoding import Decoder
@@ -36,7 +36,7 @@ class ExportSettings(TypedDict):
     """What a tagger does around its model, as in the archive: its config and all its labels, by index."""
 
     max_length: int
-    context: int
+    overlap: int
     labels: list[str]
     constrain_decoding: bool
     ignored_types: list[str]
@@ -119,7 +119,7 @@ class ExportedTagger:
         size = self._settings["max_length"] - len(before) - len(after)
         places: list[tuple[int, int]] = []
         first_subwords = [first for first, _ in indexed["offsets"]]
-        for window in windows(len(content), size, self._settings["context"]):
+        for window in windows(len(content), size, self._settings["overlap"]):
             owned = range(start + window.keep, start + window.end)
             places += [(len(rows), first - window.start) for first in first_subwords if first in owned]
             rows.append([*before, *content[window.start : window.end], *after])

@@ -5,7 +5,7 @@ from html import escape
 from typing import TYPE_CHECKING, Optional
 
 from allennlp_metaner.data.characters import without_surrogates
-from allennlp_metaner.data.coding import spans
+from allennlp_metaner.data.tag_schemes import spans
 from allennlp_metaner.look import hue
 
 if TYPE_CHECKING:

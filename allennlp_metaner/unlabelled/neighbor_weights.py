@@ -10,7 +10,7 @@ from allennlp.common import Tqdm
 from safetensors.torch import load_file
 
 from allennlp_metaner.atomic import write_whole
-from allennlp_metaner.data.coding import entity_type
+from allennlp_metaner.data.tag_schemes import entity_type
 from allennlp_metaner.nn.linear import full_precision, linear
 from allennlp_metaner.unlabelled.labelling import Teacher, shards
 from allennlp_metaner.unlabelled.pseudo_labels import NEIGHBORS, TOGETHER, VECTORS, serialized, shard_file

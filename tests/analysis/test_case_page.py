@@ -146,7 +146,7 @@ def test_sentences_with_their_entities() -> None:
 def test_header_and_filter() -> None:
     tree = parse(page())
     text = tree.find("header")[0].text
-    assert "4 of 5 sentences differ: 1 mended, 2 broken, 1 changed.\n" in text
+    assert "4 of 5 sentences differ: 1 fixed, 2 regressed, 1 changed.\n" in text
     assert "data/<i>es.txt" in text and tree.find("title")[0].text == "Case studies: data/<i>es.txt"
     table = [[cell.text for cell in row] for row in tree.find("table")[0].find("tr")]
     # Gold: two entities in sentence 1, one in 5 and 6 each.
@@ -158,8 +158,8 @@ def test_header_and_filter() -> None:
     assert [mark.text for mark in tree.find("p")[2].find("mark")] == ['<b>"', "LOC", "ORG", "PER"]
     assert [radio.attributes["id"] for radio in tree.find("input")] == [
         "only-all",
-        "only-mended",
-        "only-broken",
+        "only-fixed",
+        "only-regressed",
         "only-changed",
     ]
 
@@ -167,7 +167,7 @@ def test_header_and_filter() -> None:
 def test_only_the_first_cases() -> None:
     tree = parse(page(max_cases=2))
     assert [article.attributes["id"] for article in tree.find("article")] == ["sentence-1", "sentence-4"]
-    assert "4 of 5 sentences differ: 1 mended, 2 broken, 1 changed. Shown are the first 2" in tree.text
+    assert "4 of 5 sentences differ: 1 fixed, 2 regressed, 1 changed. Shown are the first 2" in tree.text
     # Nothing to choose that is not there.
     assert len(tree.find("input")) == 3
 
@@ -318,8 +318,8 @@ def test_all_is_visible_and_readable(tmp_path: Path, options: tuple[str, ...]) -
         assert word in seen["text"]
     assert seen["choices"] == {
         "only-all": ["sentence-1", "sentence-4", "sentence-5", "sentence-6"],
-        "only-mended": ["sentence-1"],
-        "only-broken": ["sentence-4", "sentence-5"],
+        "only-fixed": ["sentence-1"],
+        "only-regressed": ["sentence-4", "sentence-5"],
         "only-changed": ["sentence-6"],
     }
     grounds = {luminance(ground) < 0.2 for _, ground in seen["colours"]}

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from allennlp_metaner.analysis.case_studies import KINDS, Case, find_differences, missed
-from allennlp_metaner.data.coding import spans
+from allennlp_metaner.data.tag_schemes import spans
 from allennlp_metaner.nn.span_f1 import SpanF1
 
 TAGS = st.sampled_from(["O", "B-PER", "I-PER", "B-LOC", "I-LOC"])
@@ -28,17 +28,17 @@ def cases(draw: st.DrawFn) -> Case:
 @pytest.mark.parametrize(
     ("gold", "base", "adapted", "kind"),
     [
-        ("B-PER I-PER O", "B-PER O O", "B-PER I-PER O", "mended"),
-        ("B-PER I-PER O", "B-PER I-PER O", "O O O", "broken"),
+        ("B-PER I-PER O", "B-PER O O", "B-PER I-PER O", "fixed"),
+        ("B-PER I-PER O", "B-PER I-PER O", "O O O", "regressed"),
         ("B-PER I-PER O", "B-PER O O", "B-LOC I-LOC O", "changed"),
         ("B-PER I-PER O", "B-PER O O", "B-PER O O", None),
         (None, "B-PER O O", "O O O", "unknown"),
         (None, "O O O", "O O O", None),
         # No gold entities are known ones, too.
-        ("O O O", "O O B-LOC", "O O O", "mended"),
+        ("O O O", "O O B-LOC", "O O O", "fixed"),
         # Other tags, but the same entities.
         ("B-PER I-PER O", "I-PER I-PER O", "B-PER I-PER [SEP]", None),
-        ("I-PER I-PER O", "B-PER B-PER O", "B-PER I-PER O", "mended"),
+        ("I-PER I-PER O", "B-PER B-PER O", "B-PER I-PER O", "fixed"),
     ],
 )
 def test_kinds(gold: Optional[str], base: str, adapted: str, kind: Optional[str]) -> None:
@@ -67,7 +67,7 @@ def test_sentences_without_gold_tags_are_not_scored() -> None:
     differences = find_differences([unknown, unknown], 9)
     assert (differences.base, differences.adapted, differences.kinds) == (None, None, {"unknown": 2})
     differences = find_differences([unknown, case("B-PER O O", "B-PER O O", "O O B-LOC", 2)], 9)
-    assert differences.kinds == {"unknown": 1, "broken": 1}
+    assert differences.kinds == {"unknown": 1, "regressed": 1}
     assert differences.base is not None and differences.adapted is not None
     assert (differences.base.f1, differences.adapted.f1) == (1.0, 0.0)
 

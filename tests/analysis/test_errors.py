@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from allennlp_metaner.analysis.errors import Counts, LabelledSentence, analyse, as_markdown
-from allennlp_metaner.data.coding import spans
+from allennlp_metaner.data.tag_schemes import spans
 from allennlp_metaner.nn.span_f1 import SpanF1
 
 TAGS = st.sampled_from(["O", "O", "B-PER", "I-PER", "I-PER", "B-LOC", "I-LOC"])

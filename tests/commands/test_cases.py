@@ -20,8 +20,8 @@ from allennlp_metaner.archives import load_archive
 from allennlp_metaner.commands import cases
 from allennlp_metaner.commands.cases import label_with_both
 from allennlp_metaner.commands.loading import merged
-from allennlp_metaner.data.coding import spans
 from allennlp_metaner.data.sentence import words_and_tags
+from allennlp_metaner.data.tag_schemes import spans
 
 Command = Callable[..., None]
 PLAIN = json.dumps({"model.adaptation.enabled": False})

@@ -15,7 +15,7 @@ from allennlp.models import Model, load_archive
 from allennlp.models.archival import Archive
 
 from allennlp_metaner.commands.diagnose import diagnose, support_gradient, support_losses
-from allennlp_metaner.data.coding import spans
+from allennlp_metaner.data.tag_schemes import spans
 from allennlp_metaner.predictors.adapting_predictor import AdaptingPredictor
 
 Command = Callable[..., None]

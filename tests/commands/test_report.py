@@ -46,7 +46,7 @@ def test_an_old_report_is_kept_if_a_new_one_cannot_be_made(
     def fail(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(report, "curves_picture", fail)
+    monkeypatch.setattr(report, "plot_curves", fail)
     with pytest.raises(KeyboardInterrupt):
         command(*arguments)
     assert {name: (tmp_path / "a" / name).read_bytes() for name in FILES} == before

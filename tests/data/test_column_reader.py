@@ -9,8 +9,8 @@ from allennlp.common.checks import ConfigurationError
 from allennlp.data import DatasetReader
 from allennlp.data.dataset_readers.dataset_reader import WorkerInfo
 
-from allennlp_metaner.data.coding import spans
 from allennlp_metaner.data.column_reader import ColumnReader
+from allennlp_metaner.data.tag_schemes import spans
 
 FIXTURES = Path(__file__).parents[2] / "test_fixtures" / "data"
 

@@ -6,7 +6,7 @@ import pytest
 
 from allennlp_metaner.experiments.curves import Curve, Point, read_curves
 from allennlp_metaner.experiments.jobs import Training
-from allennlp_metaner.experiments.plots import curves_picture
+from allennlp_metaner.experiments.plots import plot_curves
 
 
 def test_points(made_up_experiment: Any) -> None:
@@ -40,7 +40,7 @@ def test_training_without_dev_data(made_up_experiment: Any) -> None:
     curve = read_curves(cells, made_up_experiment.runs)[0]
     assert curve.points == [Point(1, None, 1.5), Point(2, None, 1.5)]
     assert (curve.best, curve.dev_f1) == (None, [])
-    assert curves_picture([curve], ["base"]).startswith(b"<?xml")
+    assert plot_curves([curve], ["base"]).startswith(b"<?xml")
 
 
 def test_shared_trainings_and_starts(made_up_experiment: Any) -> None:

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.axes import Axes
 
 from allennlp_metaner.experiments.curves import read_curves
-from allennlp_metaner.experiments.plots import curves_picture, f1_picture
+from allennlp_metaner.experiments.plots import plot_curves, plot_f1
 from allennlp_metaner.experiments.results import Results
 
 PACKAGE = Path(__file__).parents[2] / "allennlp_metaner"
@@ -32,18 +32,18 @@ def test_f1(made_up_experiment: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for cell in made_up_experiment.cells("base") + made_up_experiment.cells("full", "es"):
         made_up_experiment.finish(cell, 3 if cell.system == "base" else 9)
     results = Results(made_up_experiment.cells(), made_up_experiment.runs)
-    picture = f1_picture(results)
+    picture = plot_f1(results)
     mean = sum(results.f1("full", "es").values()) / 2
     assert {"es", "nl", "base", "full", f"{mean:.1f}"} <= set(texts(picture))
     assert "no_masking" not in texts(picture)
     expected = {stdev(results.f1(*key).values()) for key in (("base", "es"), ("base", "nl"), ("full", "es"))}
     assert set(error_bars) == expected
-    assert picture == f1_picture(Results(made_up_experiment.cells(), made_up_experiment.runs))
+    assert picture == plot_f1(Results(made_up_experiment.cells(), made_up_experiment.runs))
 
 
 def test_a_single_cell(made_up_experiment: Any) -> None:
     made_up_experiment.finish(made_up_experiment.cells()[0], 3)
-    assert "nl" not in texts(f1_picture(Results(made_up_experiment.cells(), made_up_experiment.runs)))
+    assert "nl" not in texts(plot_f1(Results(made_up_experiment.cells(), made_up_experiment.runs)))
 
 
 def test_curves(made_up_experiment: Any) -> None:
@@ -52,12 +52,12 @@ def test_curves(made_up_experiment: Any) -> None:
         if cell.system != "no_masking":
             made_up_experiment.train(cell, [0.5, 0.7])
     curves = read_curves(cells, made_up_experiment.runs)
-    picture = curves_picture(curves, ["base", "full", "no_masking"])
+    picture = plot_curves(curves, ["base", "full", "no_masking"])
     found = texts(picture)
     assert {"updates", "100", "F1 on dev data (%)", "training loss"} <= set(found)
     # Two seeds are one line of the legend.
     assert [found.count(name) for name in ("base", "full", "no_masking")] == [1, 1, 0]
-    assert picture == curves_picture(curves, ["base", "full", "no_masking"])
+    assert picture == plot_curves(curves, ["base", "full", "no_masking"])
 
 
 def test_curves_with_unknown_updates(made_up_experiment: Any) -> None:
@@ -67,19 +67,19 @@ def test_curves_with_unknown_updates(made_up_experiment: Any) -> None:
     cells = made_up_experiment.cells()
     for cell in (cells[0], cells[-1]):
         made_up_experiment.train(cell, [0.5, 0.7])
-    found = texts(curves_picture(read_curves(cells, made_up_experiment.runs), []))
+    found = texts(plot_curves(read_curves(cells, made_up_experiment.runs), []))
     assert "share of the training (%)" in found and "updates" not in found
 
 
 def test_losses_that_are_far_apart(made_up_experiment: Any) -> None:
     cells = made_up_experiment.cells()
     made_up_experiment.train(cells[0], [0.5, 2.99])
-    assert "0.02" in texts(curves_picture(read_curves(cells, made_up_experiment.runs), []))
+    assert "0.02" in texts(plot_curves(read_curves(cells, made_up_experiment.runs), []))
 
 
 def test_no_curves(made_up_experiment: Any) -> None:
     curves = read_curves(made_up_experiment.cells(), made_up_experiment.runs)
-    assert curves_picture(curves, ["base"]).startswith(b"<?xml")
+    assert plot_curves(curves, ["base"]).startswith(b"<?xml")
 
 
 def test_matplotlib_is_imported_when_needed() -> None:

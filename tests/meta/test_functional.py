@@ -12,7 +12,7 @@ from torch.nn import functional
 from allennlp_metaner.meta.functional import functional_call, per_task_gradients
 from allennlp_metaner.meta.per_task_gradients import PerTaskGradients
 from allennlp_metaner.models.max_loss_tagger import MaxLossTagger
-from allennlp_metaner.nn.joined import joined
+from allennlp_metaner.nn.collate import collate
 from allennlp_metaner.nn.parameters import NamedParameters, trainable_parameters
 from allennlp_metaner.nn.randomness import TaskGenerators
 from allennlp_metaner.nn.task_rows import NotSeparableError, TaskRows
@@ -213,7 +213,7 @@ class TestTagger:
         queries = [task["query"] for task in make_tasks(num_queries, 1)]
         weights = [{name: p.detach() + 0.01 * torch.randn_like(p) for name, p in named} for _ in queries]
         with with_values(named, lambda task, n: weights[task][named[n][0]], rows_of(queries)):
-            logits = model(**joined(queries))["logits"]
+            logits = model(**collate(queries))["logits"]
         assert not logits.requires_grad
         for row, query, own in zip(logits, queries, weights, strict=True):
             inputs = {"tokens": query["tokens"]}
@@ -235,7 +235,7 @@ class TestTagger:
             pytest.raises(NotSeparableError),
             with_values(named, lambda task, n: named[n][1], rows_of(supports)),
         ):
-            model(**joined(supports))
+            model(**collate(supports))
         for support in supports:
             _, recording = record(lambda s=support: model.losses([s]), named, [len(support["tags"])])
             expected = differentiated(model.losses([support]), [p for _, p in named])

@@ -46,7 +46,7 @@ LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=4)
 def parts(tiny_word_encoder: str) -> SimpleNamespace:
     def embedder(**arguments: Any) -> WordTransformerEmbedder:
         return WordTransformerEmbedder(
-            tiny_word_encoder, **{"max_length": MAX_LENGTH, "context": CONTEXT, **arguments}
+            tiny_word_encoder, **{"max_length": MAX_LENGTH, "overlap": CONTEXT, **arguments}
         ).eval()
 
     return SimpleNamespace(
@@ -120,7 +120,7 @@ def test_windows_make_a_difference(parts: SimpleNamespace) -> None:
     tensors = batch(parts.indexer, [sentence(40)])
     whole = embed(parts.make(max_length=160), tensors)
     assert not torch.allclose(embed(parts.words, tensors), whole, atol=1e-3)
-    assert not torch.allclose(embed(parts.words, tensors), embed(parts.make(context=0), tensors), atol=1e-3)
+    assert not torch.allclose(embed(parts.words, tensors), embed(parts.make(overlap=0), tensors), atol=1e-3)
 
 
 def test_a_short_sentence_is_what_the_plain_encoder_gives(parts: SimpleNamespace) -> None:
@@ -264,10 +264,10 @@ def test_every_word_of_a_long_sentence_is_labelled_and_counts_once(parts: Simple
     "arguments",
     [
         {"output": "word"},
-        {"context": MAX_LENGTH - 2},
-        {"context": -1},
+        {"overlap": MAX_LENGTH - 2},
+        {"overlap": -1},
         {"max_length": 161},
-        {"max_length": 2, "context": 0},
+        {"max_length": 2, "overlap": 0},
     ],
 )
 def test_bad_arguments(parts: SimpleNamespace, arguments: dict[str, Any]) -> None:

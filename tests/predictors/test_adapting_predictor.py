@@ -15,9 +15,9 @@ from allennlp.predictors import Predictor
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from allennlp_metaner.data.coding import spans
 from allennlp_metaner.data.column_reader import ColumnReader
 from allennlp_metaner.data.raw_text import join
+from allennlp_metaner.data.tag_schemes import spans
 from allennlp_metaner.predictors.adapting_predictor import AdaptingPredictor
 
 SENTENCES = [

@@ -35,7 +35,7 @@ local settings = import 'settings.libsonnet';
     type: 'max_loss_tagger',
     text_field_embedder: {
       token_embedders: {
-        tokens: { type: 'word_transformer', model_name: config.encoder, max_length: 128, context: 64 },
+        tokens: { type: 'word_transformer', model_name: config.encoder, max_length: 128, overlap: 64 },
       },
     },
     dropout: 0.1,

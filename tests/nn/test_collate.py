@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from allennlp_metaner.nn.joined import joined, longest, num_sentences, num_subwords
+from allennlp_metaner.nn.collate import collate, longest, num_sentences, num_subwords
 
 
 def batch(*lengths: int, first: int = 1) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def flat(batch: dict[str, Any]) -> dict[str, Any]:
 def test_rows_in_their_order(lengths: list[list[int]]) -> None:
     """Padded with zeros to the longest, and otherwise as they were."""
     batches = [batch(*of_batch, first=1000 * n) for n, of_batch in enumerate(lengths)]
-    found = joined(batches)
+    found = collate(batches)
     assert num_sentences(found) == sum(map(len, lengths))
     assert longest(found) == max(map(max, lengths)) + 1
     row = 0
@@ -63,12 +63,12 @@ def test_rows_in_their_order(lengths: list[list[int]]) -> None:
 
 
 def test_keys_stay_in_their_order() -> None:
-    assert list(joined([batch(3), batch(5)])) == list(batch(3))
+    assert list(collate([batch(3), batch(5)])) == list(batch(3))
 
 
 def test_one_batch_is_itself() -> None:
     only = batch(3, 2)
-    assert joined([only]) is only
+    assert collate([only]) is only
 
 
 def test_the_batches_stay() -> None:
@@ -76,7 +76,7 @@ def test_the_batches_stay() -> None:
     before = [
         {key: value.clone() for key, value in flat(each).items() if key != "metadata"} for each in batches
     ]
-    joined(batches)["tags"].zero_()
+    collate(batches)["tags"].zero_()
     for each, copies in zip(batches, before, strict=True):
         assert all(torch.equal(flat(each)[key], value) for key, value in copies.items())
 
@@ -84,7 +84,7 @@ def test_the_batches_stay() -> None:
 def test_parts_without_words() -> None:
     """A number or a list of strings a sentence."""
     batches = [{"ids": torch.tensor([[1, 2]]), "weights": torch.tensor([0.5])} for _ in range(2)]
-    assert joined(batches)["weights"].tolist() == [0.5, 0.5]
+    assert collate(batches)["weights"].tolist() == [0.5, 0.5]
 
 
 def test_sizes() -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from allennlp_metaner.data.coding import closure, map_labels, only_bio, spans, split_characters, to_bio
+from allennlp_metaner.data.tag_schemes import closure, map_labels, only_bio, spans, split_characters, to_bio
 
 BIO_TAGS = st.lists(st.sampled_from(["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]), max_size=12)
 

@@ -7,7 +7,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 
-def joined(batches: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def collate(batches: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """
     One batch of all sentences of several, in their order, padded with zeros to the longest.
 
@@ -23,12 +23,12 @@ def joined(batches: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """
     if len(batches) == 1:
         return batches[0]
-    return {key: _joined([batch[key] for batch in batches]) for key in batches[0]}
+    return {key: _collate([batch[key] for batch in batches]) for key in batches[0]}
 
 
-def _joined(values: list[Any]) -> Any:
+def _collate(values: list[Any]) -> Any:
     if isinstance(values[0], dict):
-        return joined(values)
+        return collate(values)
     if isinstance(values[0], torch.Tensor) and values[0].dim() == 1:
         return torch.cat(values)
     if isinstance(values[0], torch.Tensor):
