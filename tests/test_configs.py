@@ -389,7 +389,7 @@ def test_the_papers_numbers() -> None:
         "model.max_loss_weight": 2.0,
         "model.frozen_layers": 3,
         "model.text_field_embedder.token_embedders.tokens.max_length": 128,
-        "model.text_field_embedder.token_embedders.tokens.context": 64,
+        "model.text_field_embedder.token_embedders.tokens.overlap": 64,
         "model.adaptation.inner_loop.optimizer.lr": 1e-5,
         "model.adaptation.inner_loop.num_steps": 1,
         "data_loader.batch_size": 32,

@@ -129,9 +129,9 @@ def test_sentences_with_their_entities() -> None:
         ("adapted", "من مدريدORG ✗"),
     ]
     assert [article.find("h2")[0].text for article in (first, chinese, hostile, arabic)] == [
-        "Sentence 1mended",
-        "Sentence 4broken",
-        "Sentence 5broken",
+        "Sentence 1fixed",
+        "Sentence 4regressed",
+        "Sentence 5regressed",
         "Sentence 6changed",
     ]
     for sentence in first.find("dd"):

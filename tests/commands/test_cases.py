@@ -143,7 +143,7 @@ def test_an_old_page_stays_if_there_is_no_new_one(
     with pytest.raises(ConfigurationError, match=r"missing\.txt: cannot be read"):
         command(*arguments)
     arguments[3] = tiny_run.data / "conll2003/eng.testb"
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="out of order"):
+    with monkeypatch.context() as patch, pytest.raises(ConfigurationError, match="out of order"):
         patch.setattr(os, "replace", broken)
         command(*arguments)
     assert page.read_text() == "old"

@@ -221,7 +221,7 @@ class TestTagger:
             assert_close([row[: len(expected)]], [expected])
 
     @pytest.mark.parametrize(
-        "options", [{"frozen_layers": None}, {"embedder": {"max_length": 9, "context": 3}}], ids=str
+        "options", [{"frozen_layers": None}, {"embedder": {"max_length": 9, "overlap": 3}}], ids=str
     )
     def test_tasks_that_cannot_share_a_pass(
         self, make_tagger: TaggerMaker, supports: list[TensorDict], options: dict[str, Any]

@@ -462,7 +462,7 @@ class TestFallbacks:
         frozen_layers: int,
     ) -> None:
         model = make_tagger(
-            max_loss_weight=LAMBDA, frozen_layers=frozen_layers, embedder={"max_length": 9, "context": 3}
+            max_loss_weight=LAMBDA, frozen_layers=frozen_layers, embedder={"max_length": 9, "overlap": 3}
         ).eval()
         tasks = make_tasks(8, RAGGED)
         lengths = [task["support"]["tokens"]["tokens"]["token_ids"].size(1) for task in tasks]
@@ -490,7 +490,7 @@ class TestFallbacks:
         ]
         longest = length(sentences[2])
         assert longest < length(sentences[-1])
-        embedder = {"max_length": longest, "context": 2}
+        embedder = {"max_length": longest, "overlap": 2}
         model = make_tagger(max_loss_weight=LAMBDA, embedder=embedder).eval()
         assert difference_from_reference(model, tasks, num_steps=num_steps) <= TOLERANCE
 

@@ -48,7 +48,7 @@ def test_equals_the_reference(
 
 @pytest.mark.parametrize(
     "options",
-    [{"frozen_layers": None}, {"embedder": {"max_length": 9, "context": 3}}],
+    [{"frozen_layers": None}, {"embedder": {"max_length": 9, "overlap": 3}}],
     ids=["trainable embeddings", "windows"],
 )
 def test_is_first_order_maml_with_an_inner_rate_of_0(

@@ -152,7 +152,7 @@ def test_other_encoders(
 
 @pytest.mark.parametrize(
     "options",
-    [{"frozen_layers": None}, {"embedder": {"max_length": 9, "context": 3}}],
+    [{"frozen_layers": None}, {"embedder": {"max_length": 9, "overlap": 3}}],
     ids=["trainable embeddings", "windows"],
 )
 def test_tasks_that_cannot_share_a_pass(

@@ -41,7 +41,7 @@ def parts(tiny_word_encoder: str) -> SimpleNamespace:
 
     def make(output: str = "words", seed: int = 0, **arguments: Any) -> MaxLossTagger:
         torch.manual_seed(seed)
-        windows = {key: arguments.pop(key) for key in ("max_length", "context") if key in arguments}
+        windows = {key: arguments.pop(key) for key in ("max_length", "overlap") if key in arguments}
         embedder = WordTransformerEmbedder(tiny_word_encoder, output=output, **windows)
         return MaxLossTagger(vocab, BasicTextFieldEmbedder({"tokens": embedder}), **arguments).eval()
 
@@ -136,7 +136,7 @@ def test_prepared(parts: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, froze
 
 
 def test_prepared_sentences_longer_than_the_window(parts: SimpleNamespace) -> None:
-    model = parts.make(max_length=8, context=2)
+    model = parts.make(max_length=8, overlap=2)
     batches = [parts.batch(SENTENCES[1:]), parts.tensors]
     prepared = model.prepared(batches)
     assert not any("bottom" in batch["tokens"]["tokens"] for batch in prepared)
