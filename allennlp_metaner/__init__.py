@@ -6,6 +6,7 @@ texts with a trained model.
 """
 
 from allennlp_metaner import archives
+from allennlp_metaner.archives import load_archive
 from allennlp_metaner.commands import (
     average,
     cases,
@@ -28,62 +29,55 @@ from allennlp_metaner.data import (
     table_reader,
     word_transformer_indexer,
 )
+from allennlp_metaner.data.column_reader import ColumnReader
+from allennlp_metaner.data.entity_masking_indexer import EntityMaskingIndexer
 from allennlp_metaner.evaluation import adapting_evaluator, sentence_serializer
-from allennlp_metaner.meta import maml, second_order_maml
+from allennlp_metaner.evaluation.adapting_evaluator import AdaptingEvaluator
+from allennlp_metaner.meta import meta_gradients, second_order_maml
+from allennlp_metaner.meta.inner_loop import InnerLoop
+from allennlp_metaner.meta.meta_gradients import MetaGradient
+from allennlp_metaner.meta.test_time_adaptation import TestTimeAdaptation
 from allennlp_metaner.models import max_loss_tagger, word_transformer_embedder
+from allennlp_metaner.models.max_loss_tagger import MaxLossTagger
 from allennlp_metaner.nn import bert_adam, span_f1
 from allennlp_metaner.predictors import adapting_predictor
+from allennlp_metaner.predictors.adapting_predictor import AdaptingPredictor
 from allennlp_metaner.retrieval import faiss_index, sentence_encoder, similarity_index
+from allennlp_metaner.retrieval.retriever import Retriever
+from allennlp_metaner.retrieval.sentence_encoder import SentenceEncoder
+from allennlp_metaner.retrieval.similarity_index import SimilarityIndex
 from allennlp_metaner.settings import set_cache, set_defaults, set_matmul_precision
 from allennlp_metaner.tagging.name_tagger import NameTagger
 from allennlp_metaner.tagging.results import Document, Entity, Neighbor, Sentence
 from allennlp_metaner.tasks import pseudo_task_reader
+from allennlp_metaner.tasks.pseudo_task_reader import PseudoTaskReader
 from allennlp_metaner.training import atomic_checkpointer, epoch_loss, fused_adam, meta_trainer
+from allennlp_metaner.training.meta_trainer import MetaTrainer
 from allennlp_metaner.unlabelled import reader as pseudo_label_reader
 
+__version__ = "0.1.0"
+
 __all__ = [
+    "AdaptingEvaluator",
+    "AdaptingPredictor",
+    "ColumnReader",
     "Document",
     "Entity",
+    "EntityMaskingIndexer",
+    "InnerLoop",
+    "MaxLossTagger",
+    "MetaGradient",
+    "MetaTrainer",
     "NameTagger",
     "Neighbor",
+    "PseudoTaskReader",
+    "Retriever",
     "Sentence",
-    "adapting_evaluator",
-    "adapting_predictor",
-    "archives",
-    "atomic_checkpointer",
-    "average",
-    "bert_adam",
-    "cases",
-    "column_reader",
-    "diagnose",
-    "doc_bin_reader",
-    "entity_masking_indexer",
-    "epoch_loss",
-    "errors",
-    "experiment",
-    "export",
-    "faiss_index",
-    "fused_adam",
-    "json_reader",
-    "label",
-    "maml",
-    "max_loss_tagger",
-    "meta_trainer",
-    "neighbors",
-    "pseudo_label",
-    "pseudo_label_reader",
-    "pseudo_task_reader",
-    "report",
-    "second_order_maml",
-    "sentence_encoder",
-    "sentence_serializer",
-    "serve",
-    "similarity_index",
-    "span_f1",
-    "student",
-    "table_reader",
-    "word_transformer_embedder",
-    "word_transformer_indexer",
+    "SentenceEncoder",
+    "SimilarityIndex",
+    "TestTimeAdaptation",
+    "__version__",
+    "load_archive",
 ]
 
 set_cache()

@@ -93,7 +93,7 @@ def bert_base_memory() -> dict[str, Any]:
     from random_models import random_tagger, random_tasks
 
     from allennlp_metaner.meta.inner_loop import InnerLoop
-    from allennlp_metaner.meta.maml import FirstOrderMaml
+    from allennlp_metaner.meta.meta_gradients import FirstOrderMaml
     from allennlp_metaner.nn.parameters import trainable_parameters
 
     model = random_tagger(hidden=768, layers=12, vocabulary=119_547)

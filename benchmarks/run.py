@@ -36,7 +36,7 @@ from transformers import AutoModel, AutoTokenizer
 from allennlp_metaner.data.sentence import words_and_tags
 from allennlp_metaner.data.word_transformer_indexer import WordTransformerIndexer
 from allennlp_metaner.meta.inner_loop import InnerLoop
-from allennlp_metaner.meta.maml import FirstOrderMaml
+from allennlp_metaner.meta.meta_gradients import FirstOrderMaml
 from allennlp_metaner.meta.test_time_adaptation import TestTimeAdaptation
 from allennlp_metaner.nn.linear import linear
 from allennlp_metaner.nn.parameters import trainable_parameters

@@ -21,7 +21,7 @@ import numpy as np
 from random_models import random_tagger, random_tasks
 from run import DIM, unit_vectors
 
-from allennlp_metaner.meta.maml import FirstOrderMaml
+from allennlp_metaner.meta.meta_gradients import FirstOrderMaml
 from allennlp_metaner.nn.parameters import trainable_parameters
 from allennlp_metaner.retrieval.similarity_index import ExactIndex
 

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from transformers import BertConfig, BertTokenizerFast
 
 from allennlp_metaner.meta.fast_weights import AdaptedTasks
-from allennlp_metaner.meta.maml import MetaGradient
+from allennlp_metaner.meta.meta_gradients import MetaGradient
 from allennlp_metaner.nn.parameters import trainable_parameters
 
 ROOT = Path(__file__).parents[1]

@@ -21,7 +21,6 @@ from allennlp_metaner.data.sentence import words_and_tags
 from allennlp_metaner.tagging.documents import cut
 from allennlp_metaner.tagging.inputs import input_files
 from allennlp_metaner.tasks.pseudo_task_reader import PseudoTaskReader
-from allennlp_metaner.unlabelled.labelling import Teacher, combine_shards, label_shards
 from allennlp_metaner.unlabelled.neighbor_weights import write_neighbor_weights, write_vectors
 from allennlp_metaner.unlabelled.pseudo_labels import (
     JOB,
@@ -33,6 +32,7 @@ from allennlp_metaner.unlabelled.pseudo_labels import (
     unique,
     weights_hash,
 )
+from allennlp_metaner.unlabelled.teacher import Teacher, combine_shards, label_shards
 
 
 @Subcommand.register("metaner-pseudo-label")

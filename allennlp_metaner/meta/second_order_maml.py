@@ -9,7 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from allennlp_metaner.meta.fast_weights import Batch, Learner
 from allennlp_metaner.meta.inner_optimizers import has_extras
-from allennlp_metaner.meta.maml import MetaGradient, MetaGradientOutput, TaskBatch
+from allennlp_metaner.meta.meta_gradients import MetaGradient, MetaGradientOutput, TaskBatch
 from allennlp_metaner.nn.parameters import NamedParameters
 from allennlp_metaner.nn.randomness import derived_seed
 

@@ -18,7 +18,7 @@ from allennlp.training.moving_average import MovingAverage
 from allennlp.training.optimizers import Optimizer
 
 from allennlp_metaner.data.entity_masking_indexer import refuse_masking
-from allennlp_metaner.meta.maml import FirstOrderMaml, MetaGradient
+from allennlp_metaner.meta.meta_gradients import FirstOrderMaml, MetaGradient
 from allennlp_metaner.nn.parameters import trainable_parameters
 from allennlp_metaner.nn.randomness import derived_seed
 from allennlp_metaner.training.epoch_loss import EpochLoss

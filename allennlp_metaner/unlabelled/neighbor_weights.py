@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from allennlp_metaner.atomic import write_whole
 from allennlp_metaner.data.tag_schemes import entity_type
 from allennlp_metaner.nn.linear import full_precision, linear
-from allennlp_metaner.unlabelled.labelling import Teacher, shards
 from allennlp_metaner.unlabelled.pseudo_labels import NEIGHBORS, TOGETHER, VECTORS, serialized, shard_file
+from allennlp_metaner.unlabelled.teacher import Teacher, shards
 
 MOST_NEIGHBORS = 500
 # Of so many words, one is a neighbour, unless that were more than `MOST_NEIGHBORS`.

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from allennlp_metaner.meta import scheduling as scheduling_module
 from allennlp_metaner.meta.fast_weights import AdaptedTasks, losses_and_gradients
 from allennlp_metaner.meta.inner_loop import InnerLoop
-from allennlp_metaner.meta.maml import FirstOrderMaml
+from allennlp_metaner.meta.meta_gradients import FirstOrderMaml
 from allennlp_metaner.meta.per_task_gradients import LinearFunction, PerTaskGradients
 from allennlp_metaner.meta.scheduling import FIXED_COST, MEMORY_SHARE, microbatches_of
 from allennlp_metaner.meta.test_time_adaptation import TestTimeAdaptation

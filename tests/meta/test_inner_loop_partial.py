@@ -12,7 +12,7 @@ from allennlp.common.checks import ConfigurationError
 
 from allennlp_metaner.meta import functional as functional_module
 from allennlp_metaner.meta.inner_loop import InnerLoop
-from allennlp_metaner.meta.maml import HEAD, Anil, FirstOrderMaml, MetaGradient
+from allennlp_metaner.meta.meta_gradients import HEAD, Anil, FirstOrderMaml, MetaGradient
 from allennlp_metaner.meta.per_task_gradients import LinearFunction
 from allennlp_metaner.meta.test_time_adaptation import TestTimeAdaptation
 from allennlp_metaner.models.max_loss_tagger import MaxLossTagger

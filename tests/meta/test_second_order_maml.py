@@ -13,7 +13,7 @@ from allennlp.training.optimizers import AdamOptimizer, AdamWOptimizer, SgdOptim
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from allennlp_metaner.meta.inner_loop import InnerLoop
-from allennlp_metaner.meta.maml import HEAD, FirstOrderMaml, MetaGradient
+from allennlp_metaner.meta.meta_gradients import HEAD, FirstOrderMaml, MetaGradient
 from allennlp_metaner.meta.second_order_maml import Maml
 from allennlp_metaner.models.max_loss_tagger import MaxLossTagger
 from allennlp_metaner.nn.bert_adam import BertAdam

@@ -12,9 +12,9 @@ from allennlp.models import Archive
 from safetensors.torch import load_file
 
 from allennlp_metaner.unlabelled import neighbor_weights as module
-from allennlp_metaner.unlabelled.labelling import Teacher
 from allennlp_metaner.unlabelled.neighbor_weights import neighbor_weights, weights_of_counts
 from allennlp_metaner.unlabelled.pseudo_labels import VECTORS, read_manifest, read_pseudo_labels, shard_file
+from allennlp_metaner.unlabelled.teacher import Teacher
 
 
 def test_worked_example() -> None:

@@ -7,7 +7,6 @@ import pytest
 import torch
 from allennlp.common.checks import ConfigurationError
 
-from allennlp_metaner.unlabelled.labelling import well_formed
 from allennlp_metaner.unlabelled.pseudo_labels import (
     MANIFEST,
     read_manifest,
@@ -16,6 +15,7 @@ from allennlp_metaner.unlabelled.pseudo_labels import (
     type_shares,
     unique,
 )
+from allennlp_metaner.unlabelled.teacher import well_formed
 
 
 def test_unique() -> None:

@@ -20,7 +20,7 @@ from allennlp_metaner.meta import scheduling as scheduling_module
 from allennlp_metaner.meta.fast_weights import FastWeights, WorkerState
 from allennlp_metaner.meta.inner_loop import InnerLoop
 from allennlp_metaner.meta.inner_optimizers import InnerOptimizer
-from allennlp_metaner.meta.maml import FirstOrderMaml, MetaGradient
+from allennlp_metaner.meta.meta_gradients import FirstOrderMaml, MetaGradient
 from allennlp_metaner.meta.per_task_gradients import PerTaskGradients
 from allennlp_metaner.models import max_loss_tagger
 from allennlp_metaner.models.max_loss_tagger import MaxLossTagger

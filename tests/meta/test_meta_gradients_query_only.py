@@ -11,7 +11,7 @@ from allennlp.common import Params
 from allennlp.common.checks import ConfigurationError
 
 from allennlp_metaner.meta.inner_loop import InnerLoop
-from allennlp_metaner.meta.maml import FirstOrderMaml, MetaGradient, QueryOnly
+from allennlp_metaner.meta.meta_gradients import FirstOrderMaml, MetaGradient, QueryOnly
 from allennlp_metaner.models.max_loss_tagger import MaxLossTagger
 from allennlp_metaner.nn.parameters import trainable_parameters
 from allennlp_metaner.tasks.task_field import Task

@@ -9,7 +9,7 @@ import torch
 from allennlp.common import Params
 
 from allennlp_metaner.meta.inner_loop import InnerLoop
-from allennlp_metaner.meta.maml import HEAD, MetaGradient, Reptile
+from allennlp_metaner.meta.meta_gradients import HEAD, MetaGradient, Reptile
 from allennlp_metaner.models.max_loss_tagger import MaxLossTagger
 from allennlp_metaner.nn.parameters import trainable_parameters
 from allennlp_metaner.tasks.task_field import Task
