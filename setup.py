@@ -41,7 +41,7 @@ setup(
     name="allennlp-metaner",
     version="0.1.0",
     description="Meta-learning for cross-lingual named entity recognition, for AllenNLP",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     author="The maintainers of allennlp-metaner",
     license="Apache-2.0",

@@ -12,7 +12,7 @@ from allennlp.common.checks import ConfigurationError
 from allennlp.predictors import Predictor
 
 from allennlp_metaner.commands.pseudo_label import pseudo_label
-from allennlp_metaner.unlabelled import labelling, pseudo_labels
+from allennlp_metaner.unlabelled import pseudo_labels, teacher
 from allennlp_metaner.unlabelled.pseudo_labels import PseudoLabelled, read_pseudo_labels
 
 Command = Callable[..., None]
@@ -58,11 +58,11 @@ def test_says_what_the_predictor_says(
 
 def test_interrupted(tiny_run: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between any two shards; nothing is labelled twice."""
-    monkeypatch.setattr(labelling, "SENTENCES_PER_SHARD", 4)
+    monkeypatch.setattr(teacher, "SENTENCES_PER_SHARD", 4)
     monkeypatch.setattr(pseudo_labels, "SENTENCES_PER_SHARD", 4)
     files, archives = [str(tiny_run.data / "conll2003/eng.testb")], [str(tiny_run.archive)] * 2
     pseudo_label(archives, files, tmp_path / "whole", adapt=False)
-    whole = labelling.write_whole
+    whole = teacher.write_whole
     written: list[Path] = []
 
     def killed(path: Path, shard: bytes) -> None:
@@ -74,7 +74,7 @@ def test_interrupted(tiny_run: SimpleNamespace, tmp_path: Path, monkeypatch: pyt
     for _ in range(4):
         written.clear()
         with monkeypatch.context() as patch:
-            patch.setattr(labelling, "write_whole", killed)
+            patch.setattr(teacher, "write_whole", killed)
             with pytest.raises(KeyboardInterrupt):
                 pseudo_label(archives, files, tmp_path / "parts", adapt=False)
         with pytest.raises(ConfigurationError, match="not complete"):

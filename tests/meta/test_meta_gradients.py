@@ -15,7 +15,7 @@ from allennlp.training.optimizers import (
     SgdOptimizer,
 )
 
-from allennlp_metaner.meta import maml as maml_module
+from allennlp_metaner.meta import meta_gradients as module
 from allennlp_metaner.meta import scheduling as scheduling_module
 from allennlp_metaner.meta.fast_weights import FastWeights, WorkerState
 from allennlp_metaner.meta.inner_loop import InnerLoop
@@ -244,7 +244,7 @@ class TestManyTasks:
         algorithm: Callable[..., FirstOrderMaml],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(maml_module, "TASKS_ADDED_UP", 3)
+        monkeypatch.setattr(module, "TASKS_ADDED_UP", 3)
         parameters = trainable_parameters(model)
         found = algorithm("adam", self.NUM_STEPS)(model, parameters, tasks, seed=0)
         theirs = added_up(expected, parameters)
@@ -649,14 +649,14 @@ class TestMutations:
     def test_query_at_the_meta_parameters(
         self, off: Callable[..., float], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        original = maml_module.losses_and_gradients
+        original = module.losses_and_gradients
 
         def at_the_start(
             model: Any, batches: Any, parameters: Any, seeds: Any, weights: Any, weights_of: Any
         ) -> Any:
             return original(model, batches, parameters, seeds, None, weights_of)
 
-        monkeypatch.setattr(maml_module, "losses_and_gradients", at_the_start)
+        monkeypatch.setattr(module, "losses_and_gradients", at_the_start)
         assert off() > FAR_OFF
 
     def test_flipped_sign_of_lambda(self, off: Callable[..., float], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -840,7 +840,7 @@ class TestRandomNumbersOfTasks:
         model, tasks = make_tagger().train(), make_tasks(4, 2)
         parameters, maml = trainable_parameters(model), algorithm()
         expected = maml(model, parameters, tasks, seed=3)
-        monkeypatch.setattr(maml_module, "TASKS_ADDED_UP", 3)
+        monkeypatch.setattr(module, "TASKS_ADDED_UP", 3)
         found = maml(model, parameters, tasks, seed=3)
         assert reference.relative_difference(found.gradient, expected.gradient) <= TOLERANCE
 
