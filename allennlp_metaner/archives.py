@@ -1,7 +1,6 @@
 """Archives that are whole when they appear, are what they were when they are loaded, and cannot run code."""
 
 import gzip
-import hashlib
 import io
 import json
 import logging
@@ -21,6 +20,7 @@ from allennlp.common.file_utils import cached_path
 from allennlp.models import Archive, archival
 
 from allennlp_metaner.atomic import whole_file
+from allennlp_metaner.file_hash import file_hash
 from allennlp_metaner.untrusted_config import untrusted
 
 logger = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ def archive_model(
     ):
         for name, path in members.items():
             archive.add(path, name)
-        checksums = json.dumps({name: _checksum(path) for name, path in members.items()}).encode()
+        checksums = json.dumps({name: file_hash(path) for name, path in members.items()}).encode()
         member = tarfile.TarInfo(CHECKSUMS)
         member.size = len(checksums)
         archive.addfile(member, io.BytesIO(checksums))
@@ -232,7 +232,7 @@ def _verify_checksums(folder: Path, source: str) -> None:
         # A name never leaves the folder.
         path = folder / name
         inside = folder.resolve() in path.resolve().parents
-        if not inside or not path.is_file() or _checksum(path) != checksum:
+        if not inside or not path.is_file() or file_hash(path) != checksum:
             raise ConfigurationError(
                 f"{source}: the archive is damaged: {name} is not the file that was packed. Copy it, or make "
                 "it again"
@@ -277,11 +277,3 @@ def _members(directory: Path, weights: Path, included: Sequence[str]) -> dict[st
                 paths += [Path(folder) / name for name in sorted(names)]
             members.update((path.relative_to(directory).as_posix(), path) for path in paths if path.is_file())
     return members
-
-
-def _checksum(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

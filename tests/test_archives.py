@@ -58,7 +58,7 @@ def with_config(folder: Path, change: Callable[[dict[str, Any]], None]) -> Path:
     change(config)
     (folder / "config.json").write_text(json.dumps(config), "utf-8")
     checksums = json.loads((folder / archives.CHECKSUMS).read_text("utf-8"))
-    checksums["config.json"] = archives._checksum(folder / "config.json")
+    checksums["config.json"] = archives.file_hash(folder / "config.json")
     (folder / archives.CHECKSUMS).write_text(json.dumps(checksums), "utf-8")
     return pack(folder, folder.parent / "changed.tar.gz")
 

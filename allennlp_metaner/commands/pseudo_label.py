@@ -1,7 +1,6 @@
 """`allennlp metaner-pseudo-label`: teachers label text, for a student to learn from."""
 
 import argparse
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from itertools import chain
@@ -18,6 +17,7 @@ from allennlp_metaner.commands.quiet import quiet
 from allennlp_metaner.data.json_sentences import read_sentences
 from allennlp_metaner.data.lines import read_lines
 from allennlp_metaner.data.sentence import words_and_tags
+from allennlp_metaner.file_hash import file_hash
 from allennlp_metaner.tagging.documents import cut
 from allennlp_metaner.tagging.inputs import input_files
 from allennlp_metaner.tasks.pseudo_task_reader import PseudoTaskReader
@@ -271,12 +271,3 @@ def warn_of_shifts(manifest: dict[str, Any]) -> None:
             f"{1000 * there:.1f} in the source data. Where shares differ so much, a student of soft "
             "labels can be worse than its teacher"
         )
-
-
-def file_hash(file: str | Path) -> str:
-    """A hash of the content of a file."""
-    digest = hashlib.sha256()
-    with Path(file).open("rb") as content:
-        while block := content.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -4,7 +4,6 @@ import argparse
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -16,12 +15,11 @@ from allennlp.common.checks import ConfigurationError, check_for_gpu
 from allennlp.models.archival import CONFIG_NAME, extracted_archive, get_weights_path
 
 from allennlp_metaner.archives import check_archive, load_archive, local_path
-from allennlp_metaner.atomic import write_json
+from allennlp_metaner.atomic import whole_directory, write_json
 from allennlp_metaner.commands.export import training_facts
 from allennlp_metaner.commands.pseudo_label import (
     add_text_arguments,
     chosen,
-    file_hash,
     pseudo_label,
     warn_of_shifts,
 )
@@ -30,6 +28,7 @@ from allennlp_metaner.configs import configs_directory
 from allennlp_metaner.data.pretrained_files import ENCODER_DIRECTORY, archived_name
 from allennlp_metaner.experiments.resuming import train_or_resume
 from allennlp_metaner.exporting.conversion import check_packages, export
+from allennlp_metaner.file_hash import file_hash
 from allennlp_metaner.settings import DEFAULTS
 from allennlp_metaner.tagging.exported_tagger import ONNX_FILE
 from allennlp_metaner.tagging.inputs import STANDARD_INPUT, input_files
@@ -219,12 +218,10 @@ def _start(folder: Path, archive_files: Sequence[str]) -> Path:
         return path
     if not copy.is_dir():
         source: AbstractContextManager[Any] = nullcontext(path) if path.is_dir() else extracted_archive(path)
-        with source as directory, tempfile.TemporaryDirectory(dir=folder) as scratch:
-            complete = Path(scratch, TEACHER)
+        with source as directory, whole_directory(copy) as complete:
             # Whoever starts from it needs neither its pool nor its text.
-            shutil.copytree(directory, complete, ignore=shutil.ignore_patterns("pool"))
+            shutil.copytree(directory, complete, ignore=shutil.ignore_patterns("pool"), dirs_exist_ok=True)
             Path(get_weights_path(complete)).rename(complete / "best.th")
-            complete.rename(copy)
     return copy
 
 

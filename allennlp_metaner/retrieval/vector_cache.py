@@ -15,6 +15,8 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from filelock import FileLock, Timeout
 
+from allennlp_metaner.file_hash import file_hash
+
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -188,7 +190,7 @@ def new_directory(target: Path, **metadata: Any) -> Iterator[Path]:
         complete = Path(scratch) / "complete"
         complete.mkdir()
         yield complete
-        checksums = {path.name: _checksum(path) for path in sorted(complete.iterdir())}
+        checksums = {path.name: file_hash(path) for path in sorted(complete.iterdir())}
         (complete / METADATA).write_text(json.dumps({**metadata, "sha256": checksums}), encoding="utf-8")
         for path in (*complete.iterdir(), complete):
             _flush_to_disk(path)
@@ -209,7 +211,7 @@ def read_metadata(directory: Path) -> dict[str, Any]:
     if not isinstance(metadata, dict) or not isinstance(metadata.get("sha256"), dict):
         raise ValueError(f"{directory / METADATA} does not hold checksums")
     for name, checksum in metadata["sha256"].items():
-        if _checksum(directory / name) != checksum:
+        if file_hash(directory / name) != checksum:
             raise ValueError(f"the checksum of {directory / name} is wrong")
     return metadata
 
@@ -224,14 +226,6 @@ def _replace(complete: Path, target: Path, trash: Path) -> None:
                 raise
         with suppress(FileNotFoundError):
             target.rename(trash / f"replaced-{attempt}")
-
-
-def _checksum(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _flush_to_disk(path: Path) -> None:

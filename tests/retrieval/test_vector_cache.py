@@ -84,7 +84,7 @@ def test_default_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     assert VectorCache("~/given").directory == tmp_path / "given"
 
 
-@pytest.mark.parametrize("step", ["np.save", "vector_cache._checksum", "vector_cache._replace"])
+@pytest.mark.parametrize("step", ["np.save", "vector_cache.file_hash", "vector_cache._replace"])
 def test_killed_while_writing(tmp_path: Path, step: str, caplog: pytest.LogCaptureFixture) -> None:
     module, name = step.split(".")
     code = f"""

@@ -3,7 +3,7 @@
 local corpora = import 'corpora.libsonnet';
 local settings = import 'settings.libsonnet';
 
-(import 'base.libsonnet') {
+(import 'base.libsonnet') + (import 'start.libsonnet') + {
   local config = self,
   // The reader of the file to evaluate the student on.
   local target = corpora[settings.target],
@@ -22,12 +22,7 @@ local settings = import 'settings.libsonnet';
   train_data_path: settings.pseudo_labels,
   // There is no labelled data to choose an epoch by: the last one counts.
   validation_data_path: null,
-  model+: {
-    loss_reduction: 'token',
-    initializer: {
-      regexes: [['.*', { type: 'pretrained', weights_file_path: settings.start + '/best.th' }]],
-    },
-  },
+  model+: { loss_reduction: 'token' },
   include_in_archive: ['encoder'],
   trainer+: {
     optimizer: { type: 'fused_adam', lr: 1.5e-5, weight_decay: 0.01 },
