@@ -17,6 +17,7 @@ import torch
 
 from allennlp_metaner import NameTagger
 from allennlp_metaner.data.json_sentences import read_sentences
+from allennlp_metaner.tagging.exported_tagger import RUNTIMES
 
 
 def main() -> None:
@@ -24,7 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--teacher", required=True, help="an archive that adapts")
     parser.add_argument("--student", required=True, help="an archive that does not")
-    parser.add_argument("--export", nargs="*", default=[], help="folders of metaner-export")
+    parser.add_argument("--export", nargs="*", default=[], help="folders of metaner-export --onnx")
     parser.add_argument("--text", required=True, help="JSON lines")
     parser.add_argument("--sentences", type=int, default=256, help="of the text's first ones")
     parser.add_argument("--rounds", type=int, default=3)
@@ -36,7 +37,11 @@ def main() -> None:
         "teacher, adapted": NameTagger.load(arguments.teacher, adapt=True, overrides=arguments.overrides),
         "teacher": NameTagger.load(arguments.teacher, adapt=False, overrides=arguments.overrides),
         "student": NameTagger.load(arguments.student, adapt=False),
-        **{folder: NameTagger.load(folder) for folder in arguments.export},
+        **{
+            f"{folder} by {runtime}": NameTagger.load(folder, runtime=runtime)
+            for folder in arguments.export
+            for runtime in RUNTIMES
+        },
     }
     rates = measured({name: tagger.predict for name, tagger in taggers.items()}, words, arguments.rounds)
     slowest = statistics.median(rates["teacher, adapted"])

@@ -25,8 +25,11 @@ SETTINGS_KEY = "metaner"
 """The key of config.json with the [`ExportSettings`](#exportsettings)."""
 
 ONNX_FILE = "model.onnx"
-ROWS_AT_ONCE = 32
-"""So many windows go through the model together."""
+SUBWORDS_AT_ONCE = 512
+"""
+At most so many subwords go through the model together, padding included, unless one window has more. A CPU is
+busy with that many, and more would only be padded more; a GPU takes sixteen times as many.
+"""
 
 Run = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Subword ids and their mask, both of shape `(num_rows, num_subwords)`, to logits for each subword."""
@@ -84,6 +87,7 @@ class ExportedTagger:
         self._decoder = Decoder(labels, self._settings["constrain_decoding"], self._settings["ignored_types"])
         self._pad_id: int = config["pad_token_id"]
         self._indexer = WordTransformerIndexer(str(path))
+        self._subwords_at_once = SUBWORDS_AT_ONCE if cuda_device < 0 else 16 * SUBWORDS_AT_ONCE
         if runtime == "onnxruntime":
             self._run = _onnx_model(path, cuda_device)
         else:
@@ -127,10 +131,8 @@ class ExportedTagger:
 
     def _logits(self, rows: Sequence[Sequence[int]]) -> dict[int, torch.Tensor]:
         """The logits of each row, shape `(num_subwords, num_labels)`; rows of like length run together."""
-        by_length = sorted(range(len(rows)), key=lambda row: len(rows[row]))
         logits: dict[int, torch.Tensor] = {}
-        for first in range(0, len(rows), ROWS_AT_ONCE):
-            batch = by_length[first : first + ROWS_AT_ONCE]
+        for batch in batches_by_length([len(row) for row in rows], self._subwords_at_once):
             ids = torch.full((len(batch), len(rows[batch[-1]])), self._pad_id)
             mask = torch.zeros_like(ids)
             for number, row in enumerate(batch):
@@ -145,6 +147,20 @@ class ExportedTagger:
         rows = logits.softmax(dim=-1).tolist()
         probabilities = [row[self._decoder.index(tag)] for tag, row in zip(tags, rows, strict=True)]
         return Tagged(tags, [min(probabilities[first : last + 1]) for _, first, last in spans(tags)])
+
+
+def batches_by_length(lengths: Sequence[int], padded_length: int) -> list[list[int]]:
+    """
+    The indices of rows in batches, the shortest rows first. A batch has one row, or at most `padded_length`
+    subwords when all its rows are padded to the longest, which is its last.
+    """
+    batches: list[list[int]] = []
+    for row in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batches and (len(batches[-1]) + 1) * lengths[row] <= padded_length:
+            batches[-1].append(row)
+        else:
+            batches.append([row])
+    return batches
 
 
 def read_config(folder: Path) -> Optional[dict[str, Any]]:
