@@ -85,6 +85,8 @@ class TransformerSentenceEncoder(SentenceEncoder):
     pooling : `str`, optional (default = `"cls"`)
         `"cls"`: the final hidden state of the first special token (Eq. 5). `"mean"`: the mean of the final
         hidden states of all subwords, the special tokens included.
+    layer : `int`, optional (default = `None`)
+        Take the hidden states after this layer, from 1, instead of the final ones.
     max_length : `int`, optional (default = `128`)
         The limit in subwords, special tokens included.
     tokens_per_batch : `int`, optional (default = `4096`)
@@ -99,8 +101,8 @@ class TransformerSentenceEncoder(SentenceEncoder):
 
     # Raises
 
-    `ConfigurationError`, if `pooling` is unknown or (when the model is loaded) `max_length` does not fit
-    the model.
+    `ConfigurationError`, if `pooling` is unknown or (when the model is loaded) `max_length` or `layer` does
+    not fit the model.
     """
 
     def __init__(
@@ -111,11 +113,13 @@ class TransformerSentenceEncoder(SentenceEncoder):
         tokens_per_batch: int = 4096,
         cuda_device: Optional[int] = None,
         serialization_dir: Optional[str] = None,
+        layer: Optional[int] = None,
     ) -> None:
         if pooling not in _POOLINGS:
             raise ConfigurationError(f"pooling={pooling!r} is unknown: choose one of {', '.join(_POOLINGS)}.")
         self._path = pretrained_path(model_name, serialization_dir)
         self._pooling = pooling
+        self._layer = layer
         self._max_length = max_length
         self._tokens_per_batch = tokens_per_batch
         self._cuda_device = cuda_device
@@ -160,6 +164,8 @@ class TransformerSentenceEncoder(SentenceEncoder):
                 self._max_length,
                 config,
                 _tokenizer_state(tokenizer),
+                # Vectors of the final layer keep the digest that they had when there was no choice.
+                *([] if self._layer is None else [self._layer]),
             ]
             digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
             for name, tensor in model.named_parameters():
@@ -199,6 +205,12 @@ class TransformerSentenceEncoder(SentenceEncoder):
                 f"max_length={self._max_length} does not fit the encoder {self._path!r}, "
                 f"which adds {num_special} special tokens and has {limit or 'any number of'} positions."
             )
+        num_layers = model.config.num_hidden_layers
+        if self._layer is not None and not 1 <= self._layer <= num_layers:
+            raise ConfigurationError(
+                f"layer={self._layer} of the sentence encoder must be from 1 to {num_layers}, the number of "
+                f"layers of {self._path!r}, or null for the last"
+            )
         if self._pooling == "cls":
             special = tokenizer.build_inputs_with_special_tokens([])
             if not special or special[0] != tokenizer.cls_token_id:
@@ -222,7 +234,11 @@ class TransformerSentenceEncoder(SentenceEncoder):
         inputs = pad_sequence([torch.tensor(sentence) for sentence in ids], True, padding).to(device)
         lengths = torch.tensor([len(sentence) for sentence in ids], device=device).unsqueeze(1)
         mask = torch.arange(inputs.size(1), device=device) < lengths
-        hidden = model(input_ids=inputs, attention_mask=mask.long()).last_hidden_state.float()
+        outputs = model(
+            input_ids=inputs, attention_mask=mask.long(), output_hidden_states=self._layer is not None
+        )
+        hidden = outputs.last_hidden_state if self._layer is None else outputs.hidden_states[self._layer]
+        hidden = hidden.float()
         vectors = hidden[:, 0] if self._pooling == "cls" else (hidden * mask.unsqueeze(2)).sum(1) / lengths
         return torch.nn.functional.normalize(vectors, dim=1).cpu().numpy()
 

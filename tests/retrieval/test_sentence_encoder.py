@@ -54,6 +54,28 @@ def test_encode_equals_the_plain_loop(tiny_encoder: str, pooling: str, tokens_pe
     np.testing.assert_array_equal(vectors[1], vectors[5])
 
 
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_hidden_states_of_an_inner_layer(tiny_encoder: str, pooling: str) -> None:
+    encoder = TransformerSentenceEncoder(tiny_encoder, pooling=pooling, layer=1)
+    final = TransformerSentenceEncoder(tiny_encoder, pooling=pooling)
+    model = AutoModel.from_pretrained(tiny_encoder).eval()
+    model.encoder.layer = model.encoder.layer[:1]
+    tokenizer = AutoTokenizer.from_pretrained(tiny_encoder)
+
+    for words in SENTENCES:
+        with torch.no_grad():
+            hidden = model(**tokenizer([words], is_split_into_words=True, return_tensors="pt"))[0][0]
+        vector = hidden[0] if pooling == "cls" else hidden.mean(0)
+        np.testing.assert_allclose(encoder.encode([words])[0], vector / vector.norm(), atol=1e-5)
+    assert encoder.fingerprint() != final.fingerprint()
+
+
+@pytest.mark.parametrize("layer", [0, -1, 100])
+def test_a_layer_that_the_encoder_lacks_is_refused(tiny_encoder: str, layer: int) -> None:
+    with pytest.raises(ConfigurationError, match=f"layer={layer} .*must be from 1 to "):
+        TransformerSentenceEncoder(tiny_encoder, layer=layer).encode(SENTENCES)
+
+
 def test_the_limit_cuts_a_sentence_after_its_first_subwords(tiny_encoder: str) -> None:
     encoder = TransformerSentenceEncoder(tiny_encoder, max_length=MAX_LENGTH)
     words = SENTENCES[2]
