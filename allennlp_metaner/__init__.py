@@ -5,7 +5,7 @@ Importing the package registers all its components (`--include-package allennlp_
 texts with a trained model.
 """
 
-from allennlp_metaner import archives
+from allennlp_metaner import archives, whole_outputs
 from allennlp_metaner.archives import load_archive
 from allennlp_metaner.commands import (
     average,

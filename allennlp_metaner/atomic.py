@@ -1,5 +1,6 @@
 """Files and folders that are written whole or not at all, and that can be written: asked before the work."""
 
+import errno
 import json
 import os
 import tempfile
@@ -18,7 +19,8 @@ def whole_file(path: Path, advice: str = ADVICE) -> Iterator[Path]:
     """
     A context with a temporary path of the same name, in a folder beside `path`. At its end, the file that was
     written there takes the place of `path`. If it fails, `path` is as it was, and nothing else is left. A
-    process that is killed may leave the temporary folder, `.NAME.*.tmp`.
+    process that is killed may leave the temporary folder, `.NAME.*.tmp`. A device or a pipe, such as
+    `/dev/stdout`, is written to directly.
 
     # Parameters
 
@@ -31,7 +33,11 @@ def whole_file(path: Path, advice: str = ADVICE) -> Iterator[Path]:
 
     `ConfigurationError`, naming `path`, if it cannot be written.
     """
-    with _named_errors(path, advice), _scratch(path) as scratch:
+    if _is_device(path):
+        with named_errors(path, advice):
+            yield path
+        return
+    with named_errors(path, advice), _scratch(path) as scratch:
         temporary = scratch / path.name
         yield temporary
         with temporary.open("rb+") as file:
@@ -55,7 +61,7 @@ def whole_directory(path: Path, advice: str = ADVICE) -> Iterator[Path]:
 
     `ConfigurationError`, naming `path`, if it cannot be written.
     """
-    with _named_errors(path, advice), _scratch(path) as scratch:
+    with named_errors(path, advice), _scratch(path) as scratch:
         complete = scratch / path.name
         complete.mkdir()
         yield complete
@@ -97,29 +103,67 @@ def check_writable(path: Path) -> Path:
     """
     if path.is_dir():
         raise ConfigurationError(f"{path}: is a folder, so it cannot be written. Give the name of a file")
+    if _is_device(path):
+        return path
     folder = next(folder for folder in path.absolute().parents if folder.exists())
-    advice = "Give a file in a folder that can be written to"
-    with _named_errors(path, advice), tempfile.TemporaryFile(dir=folder):
-        pass
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        advice = "Give a file in a folder that can be written to"
+        raise ConfigurationError(_message(path, error, advice)) from error
     return path
+
+
+@contextmanager
+def named_errors(path: Path, advice: str = ADVICE) -> Iterator[None]:
+    """
+    A context in which `path`, a file or a folder, is written. What the system refuses becomes one message;
+    errors that are not about writing it, such as that of another file that is read, are left alone.
+
+    # Raises
+
+    `ConfigurationError`, naming `path`, if it cannot be written.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        # PyTorch hides what the operating system says behind a message of its own.
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError) or not _is_about(path, cause):
+            raise
+        raise ConfigurationError(_message(path, cause, advice)) from error
+
+
+def _message(path: Path, error: OSError, advice: str) -> str:
+    return f"{path}: cannot be written ({error}). {advice}"
+
+
+def _is_about(path: Path, error: OSError) -> bool:
+    """Whether an error is the system's answer to writing `path`, or what is in it, beside it or above it."""
+    # Libraries raise errors without a number for reasons of their own. The reader of a pipe may end early.
+    if error.errno in (None, errno.EPIPE, errno.ENOENT):
+        return False
+    if not isinstance(error.filename, (str, bytes)):
+        return True
+    path, named = path.absolute(), Path(os.fsdecode(error.filename)).absolute()
+    return (
+        named in (path, *path.parents)
+        or path in named.parents
+        or any(folder.name.startswith(_prefix(path)) for folder in (named, *named.parents))
+    )
+
+
+def _is_device(path: Path) -> bool:
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 @contextmanager
 def _scratch(path: Path) -> Iterator[Path]:
     """A folder beside `path`: within a file system, renaming is atomic."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{path.name[:100]}."
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=prefix, suffix=".tmp") as scratch:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=_prefix(path), suffix=".tmp") as scratch:
         yield Path(scratch)
 
 
-@contextmanager
-def _named_errors(path: Path, advice: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        # PyTorch hides what the operating system says behind a message of its own.
-        cause = error if isinstance(error, OSError) else error.__context__
-        if not isinstance(cause, OSError):
-            raise
-        raise ConfigurationError(f"{path}: cannot be written ({cause}). {advice}") from error
+def _prefix(path: Path) -> str:
+    return f".{path.name[:100]}."

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -16,10 +17,10 @@ def test_files_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
     write_whole(path, b"old")
 
     def fail(*_: object) -> None:
-        raise OSError("the disk is full")
+        raise OSError(errno.ENOSPC, "the disk is full")
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(ConfigurationError, match=r"report\.md: cannot be written \(the disk is full\)"):
+    with pytest.raises(ConfigurationError, match=r"report\.md: cannot be written \(.*the disk is full\)"):
         write_whole(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
@@ -53,7 +54,22 @@ def test_a_full_disk(tmp_path: Path, full_disk: Callable[[int], AbstractContextM
 def test_other_errors_are_left_alone(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="no file"), whole_file(tmp_path / "file"):
         raise RuntimeError("it has to do with no file")
+    for error in (
+        OSError("a library's own error"),
+        BrokenPipeError(errno.EPIPE, "the reader of a pipe is gone"),
+        PermissionError(errno.EACCES, "another file is read", str(tmp_path / "other")),
+    ):
+        with pytest.raises(type(error)), whole_file(tmp_path / "file"):
+            raise error
     assert list(tmp_path.iterdir()) == []
+
+
+def test_devices_stay_devices() -> None:
+    """Root could replace them by files."""
+    with pytest.raises(ConfigurationError, match=r"/dev/full: cannot be written.*No space left"):
+        write_whole(check_writable(Path("/dev/full")), b"content")
+    write_whole(check_writable(Path("/dev/null")), b"content")
+    assert Path("/dev/full").is_char_device() and Path("/dev/null").is_char_device()
 
 
 def test_directories(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ ALLOWED = {
     "archives": {"atomic", "file_hash", "untrusted_config"},
     "untrusted_config": set[str](),
     "atomic": set[str](),
+    "whole_outputs": {"atomic"},
     "file_hash": set[str](),
     "configs": set[str](),
     "look": set[str](),
@@ -28,7 +29,7 @@ ALLOWED = {
     "tasks": FOUNDATION | {"meta", "models", "retrieval"},
     "training": FOUNDATION | {"meta", "models", "retrieval", "tasks"},
     "predictors": FOUNDATION | {"meta", "models", "retrieval", "tasks"},
-    "evaluation": FOUNDATION | {"meta", "models", "retrieval", "tasks"},
+    "evaluation": FOUNDATION | {"meta", "models", "retrieval", "tasks", "whole_outputs"},
     # Loads archives as the commands do.
     "tagging": FOUNDATION
     | {"meta", "models", "retrieval", "tasks", "predictors", "commands.loading", "look"},

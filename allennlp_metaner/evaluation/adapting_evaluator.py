@@ -1,17 +1,26 @@
 """`allennlp evaluate` with adaptation."""
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from os import PathLike
+from pathlib import Path
 from typing import Any, Optional, Union
 
 import torch
-from allennlp.common.checks import ConfigurationError
+from allennlp.common import Tqdm
+from allennlp.common.checks import ConfigurationError, check_for_gpu
+from allennlp.common.util import int_to_device
 from allennlp.data import DataLoader
 from allennlp.evaluation import Evaluator, Serializer, SimpleEvaluator
 from allennlp.models import Model
+from allennlp.nn.util import move_to_device
 
+from allennlp_metaner.atomic import check_writable, whole_file
 from allennlp_metaner.concurrency import exclusive
 from allennlp_metaner.data.entity_masking_indexer import refuse_masking
 from allennlp_metaner.evaluation.score_table import score_table
 from allennlp_metaner.meta.test_time_adaptation import adaptation_of, adapts
+from allennlp_metaner.whole_outputs import dump_metrics
 
 
 @Evaluator.register("adapting")
@@ -57,72 +66,119 @@ class AdaptingEvaluator(SimpleEvaluator):
         model: Model,
         data_loader: DataLoader,
         batch_weight_key: Optional[str] = None,
-        *args: Any,
-        **kwargs: Any,
+        metrics_output_file: Union[str, PathLike[str], None] = None,
+        predictions_output_file: Union[str, PathLike[str], None] = None,
     ) -> dict[str, Any]:
         """
-        Evaluate a single data source, see `SimpleEvaluator`. The model counts what it labels, so
-        evaluations in several threads wait for each other.
+        Evaluate a single data source. The model counts what it labels, so evaluations in several threads wait
+        for each other.
+
+        # Parameters
+
+        model : `Model`
+        data_loader : `DataLoader`
+        batch_weight_key : `str`, optional (default = `None`)
+            The model's output by which the loss of a batch is weighted. `None` or empty: its number of
+            sentences.
+        metrics_output_file : `Union[str, PathLike]`, optional (default = `None`)
+        predictions_output_file : `Union[str, PathLike]`, optional (default = `None`)
+            Both files appear whole or not at all.
+
+        # Returns
+
+        `dict[str, Any]`
+            The model's metrics, and `loss`.
 
         # Raises
 
-        `ConfigurationError`, if the data has no tasks to adapt to, or its reader masks words.
+        `ConfigurationError`, if the data has no tasks to adapt to, if its reader masks words, or if a file
+        cannot be written.
         """
         reader = getattr(data_loader, "reader", None)
         if reader is not None:
             refuse_masking(reader, "evaluation")
-        # An evaluation that broke off would count.
-        model.get_metrics(reset=True)
-        labeller: Any = _Labeller(model, adapts(model, self._adapt))
-        weight_key = batch_weight_key or _NUM_SENTENCES
-        metrics: dict[str, Any] = super().__call__(labeller, data_loader, weight_key, *args, **kwargs)
+        for path in (metrics_output_file, predictions_output_file):
+            if path is not None:
+                check_writable(Path(path))
+        check_for_gpu(self.cuda_device)
+        data_loader.set_target_device(int_to_device(self.cuda_device))
+        with ExitStack() as stack:
+            write: Optional[Callable[[str], Any]] = None
+            if predictions_output_file is not None:
+                temporary = stack.enter_context(whole_file(Path(predictions_output_file)))
+                write = stack.enter_context(temporary.open("w", encoding="utf-8")).write
+            loss = self._evaluate(model, data_loader, batch_weight_key or None, write)
+        metrics: dict[str, Any] = model.get_metrics(reset=True)
+        if loss is not None:
+            metrics["loss"] = loss
+        if metrics_output_file is not None:
+            dump_metrics(str(metrics_output_file), metrics, log=True)
         if self._print_scores:
             print(score_table(metrics), end="", flush=True)
         return metrics
 
+    def _evaluate(
+        self,
+        model: Model,
+        data_loader: DataLoader,
+        weight_key: Optional[str],
+        write: Optional[Callable[[str], Any]],
+    ) -> Optional[float]:
+        """Label all sentences, which the model counts. Returns their mean loss, if they have gold tags."""
+        adapt = adapts(model, self._adapt)
+        postprocess = getattr(model, self.postprocessor_fn_name, None)
+        losses: list[float] = []
+        weights: list[float] = []
+        model.eval()
+        # An evaluation that broke off would count.
+        model.get_metrics(reset=True)
+        bar = Tqdm.tqdm(data_loader)
+        for batch in bar:
+            batch = move_to_device(batch, self.cuda_device)
+            with torch.no_grad():
+                output = _adapted(model, batch) if adapt else model(**batch)
+            metrics = model.get_metrics()
+            if "loss" in output:
+                # A model that does not tell the losses of sentences apart has one a batch.
+                of_batch = output.get("losses", output["loss"].reshape(1))
+                losses.append(of_batch.double().mean().item())
+                weights.append(output[weight_key].item() if weight_key else len(of_batch))
+                metrics["loss"] = _mean(losses, weights)
+            bar.set_description(", ".join(_shown(metrics)) + " ||", refresh=False)
+            if write is not None:
+                line = self.batch_serializer(
+                    batch, output, data_loader, output_postprocess_function=postprocess
+                )
+                write(f"{line}\n")
+        return _mean(losses, weights) if losses else None
 
-_NUM_SENTENCES = "num_sentences"
+
+def _mean(losses: Sequence[float], weights: Sequence[float]) -> float:
+    return sum(loss * weight for loss, weight in zip(losses, weights, strict=True)) / sum(weights)
 
 
-class _Labeller:
-    """
-    The model as `SimpleEvaluator` sees it: the same, but its loss is the mean over the batch's sentences, and
-    it may adapt to each sentence first.
-    """
+def _shown(metrics: dict[str, Any]) -> Iterator[str]:
+    return (f"{name}: {value:.2f}" for name, value in metrics.items() if not name.startswith("_"))
 
-    def __init__(self, model: Model, adapt: bool) -> None:
-        self._model = model
-        self._adapt = adapt
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
-
-    def __call__(self, **batch: Any) -> dict[str, Any]:
-        output = self._adapted(batch) if self._adapt else self._model(**batch)
-        # A model that does not tell the losses of sentences apart has one a batch, as elsewhere in AllenNLP.
-        losses = output.get("losses", torch.ones(1))
-        if "losses" in output:
-            output["loss"] = losses.double().mean()
-        output[_NUM_SENTENCES] = torch.tensor(len(losses))
-        return output
-
-    def _adapted(self, batch: dict[str, Any]) -> dict[str, Any]:
-        if "task" not in batch:
-            raise ConfigurationError(
-                f"the evaluator 'adapting' got a batch with the fields {', '.join(batch)}, but needs 'task': "
-                "make the config's validation_dataset_reader one of type 'pseudo_tasks', or set "
-                "evaluation.adapt = false"
-            )
-        outputs = [
-            self._model.make_output_human_readable(output)
-            for output in adaptation_of(self._model).predict(self._model, batch["task"])
-        ]
-        joined: dict[str, Any] = {
-            key: [value for output in outputs for value in output[key]]
-            for key in ("words", "tags", "gold_tags", "probabilities")
-            if key in outputs[0]
-        }
-        if "loss" in outputs[0]:
-            joined["losses"] = torch.stack([output["loss"] for output in outputs])
-            joined["loss"] = joined["losses"].mean()
-        return joined
+def _adapted(model: Model, batch: dict[str, Any]) -> dict[str, Any]:
+    """What the model returns for the batch's sentences, each adapted to its support set."""
+    if "task" not in batch:
+        raise ConfigurationError(
+            f"the evaluator 'adapting' got a batch with the fields {', '.join(batch)}, but needs 'task': "
+            "make the config's validation_dataset_reader one of type 'pseudo_tasks', or set "
+            "evaluation.adapt = false"
+        )
+    outputs = [
+        model.make_output_human_readable(output)
+        for output in adaptation_of(model).predict(model, batch["task"])
+    ]
+    joined: dict[str, Any] = {
+        key: [value for output in outputs for value in output[key]]
+        for key in ("words", "tags", "gold_tags", "probabilities")
+        if key in outputs[0]
+    }
+    if "loss" in outputs[0]:
+        joined["losses"] = torch.stack([output["loss"] for output in outputs])
+        joined["loss"] = joined["losses"].mean()
+    return joined
