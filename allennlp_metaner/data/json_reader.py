@@ -159,23 +159,39 @@ def json_items(lines: Iterator[str], file_path: PathOrStr) -> Iterator[tuple[str
 
     `Iterator[tuple[str, Any]]`
         The place and the content of each line that is not blank, as a string; or, if the file is one JSON
-        list, of each of its items.
+        list, of each of its items. A file whose first line is a whole list, before others, has lines.
 
     # Raises
 
     `ConfigurationError`, if the file cannot be read, or begins like a list and is none.
     """
     numbered = enumerate(lines, start=1)
+    start, filled = [], []
     for number, line in numbered:
-        if number == 1 and line.lstrip().startswith("["):
-            content = "\n".join(chain([line], (rest for _, rest in numbered)))
-            if UNDECODED.search(content):
-                raise ConfigurationError(f"{file_path}: has bytes of another encoding. Give the right one")
-            with naming(str(file_path)):
-                items = json.loads(content)
-            yield from ((f"{file_path}: item {number}", item) for number, item in enumerate(items, start=1))
-        elif line.strip():
-            yield f"{file_path}:{number}", line
+        start.append((number, line))
+        if line.strip():
+            filled.append(line)
+        if len(filled) == 2:
+            break
+    if filled and filled[0].lstrip().startswith("[") and not (len(filled) == 2 and _is_json(filled[0])):
+        content = "\n".join(line for _, line in chain(start, numbered))
+        if UNDECODED.search(content):
+            raise ConfigurationError(f"{file_path}: has bytes of another encoding. Give the right one")
+        with naming(str(file_path)):
+            items = json.loads(content)
+        yield from ((f"{file_path}: item {number}", item) for number, item in enumerate(items, start=1))
+    else:
+        yield from (
+            (f"{file_path}:{number}", line) for number, line in chain(start, numbered) if line.strip()
+        )
+
+
+def _is_json(line: str) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _first(fields: Fields, names: Sequence[str]) -> Any:

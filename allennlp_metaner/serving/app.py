@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse
 from starlette.types import ASGIApp
 
+from allennlp_metaner.data.json_sentences import json_line
 from allennlp_metaner.serving import schema
 from allennlp_metaner.serving.batcher import Batcher, QueueFullError
 from allennlp_metaner.serving.bodies import gone, reading_bodies
@@ -173,10 +174,12 @@ def make_app(taggers: Taggers, limits: Limits) -> ASGIApp:
     )
     add_handlers(app)
 
-    @app.post("/predict", response_model_exclude_none=True)
-    async def predict(wanted: schema.PredictRequest, request: Request) -> schema.PredictResponse:
-        """Find the names in texts."""
-        return await service.predict(wanted, request)
+    @app.post("/predict", response_model=schema.PredictResponse)
+    async def predict(wanted: schema.PredictRequest, request: Request) -> Response:
+        """Find the names in texts. They are answered as they came, lone surrogates too."""
+        found = await service.predict(wanted, request)
+        # FastAPI's own way to JSON cannot take those, which have no form in UTF-8.
+        return Response(json_line(found.model_dump(exclude_none=True)), media_type="application/json")
 
     @app.get("/health")
     async def health() -> schema.Health:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Optional
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from allennlp_metaner.tagging.results import Entity, Neighbor
 
@@ -11,16 +11,8 @@ def _as_list(text: Any) -> Any:
     return [text] if isinstance(text, str) else text
 
 
-def _has_utf8(text: str) -> str:
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise ValueError(
-            "a lone surrogate is no character: escape others than those of the basic plane in pairs"
-        )
-    return text
-
-
 Texts = Annotated[
-    list[Annotated[str, AfterValidator(_has_utf8)]],
+    list[str],
     BeforeValidator(_as_list),
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
 ]

@@ -10,6 +10,8 @@ from allennlp.common.checks import ConfigurationError
 from allennlp.data import DatasetReader
 
 import allennlp_metaner  # noqa: F401  # registers the reader
+from allennlp_metaner.data.json_reader import json_items
+from allennlp_metaner.data.lines import read_lines
 from allennlp_metaner.data.sentence import words_and_tags
 
 TEXT = "«Élise Novak» va a São-Luís."
@@ -91,6 +93,17 @@ def read(folder: Path, *lines: Any, **arguments: Any) -> list[tuple[list[str], l
 )
 def test_forms(tmp_path: Path, line: dict[str, Any], arguments: dict[str, Any]) -> None:
     assert read(tmp_path, line, "", line, **arguments) == [(WORDS, TAGS)] * 2
+
+
+def test_lines_of_which_the_first_is_a_list(tmp_path: Path) -> None:
+    """They are no list, and the first is refused alone."""
+    path = tmp_path / "lines.jsonl"
+    path.write_text('["Anna", "left"]\n\n{"text": "Anna left"}\n', "utf-8")
+    found = list(json_items(read_lines(path, "utf-8"), path))
+    assert found == [(f"{path}:1", '["Anna", "left"]'), (f"{path}:3", '{"text": "Anna left"}')]
+    path.write_text('\n[{"text": "Anna"},\n\n{"text": "left"}]\n', "utf-8")
+    found = list(json_items(read_lines(path, "utf-8"), path))
+    assert found == [(f"{path}: item 1", {"text": "Anna"}), (f"{path}: item 2", {"text": "left"})]
 
 
 @pytest.mark.parametrize("indent", [None, 2])

@@ -80,7 +80,6 @@ def test_details_and_threshold(service: Running) -> None:
         ({"text": "a", "treshold": 0.5}, 422, "treshold", "no such field. Valid are text, adapt"),
         ({"text": "a" * 1001}, 413, "text", "1001 characters are more than 1000"),
         ({"text": [""] * 1001}, 413, "text", "1001 characters"),
-        ({"text": "a\ud800"}, 422, "text[0]", "a lone surrogate is no character"),
         ([1], 422, None, "JSON object"),
     ],
 )
@@ -93,6 +92,22 @@ def test_wrong_fields(
     assert response.status_code == status
     (problem,) = response.json()["errors"]
     assert problem["field"] == field and message in problem["message"]
+
+
+def test_lone_surrogates(service: Running) -> None:
+    """Every string that JSON can carry is answered as it is, with places in it, as from all other inputs."""
+    text = "\ud800 Ana \ud83d 🙂 left Rome\udfff"
+    response = service.client.post(
+        "/predict",
+        content=json.dumps({"text": ["Ana", text], "details": True}),
+        headers={"Content-Type": "application/json"},
+    )
+    assert response.status_code == 200 and b"\\ud800" in response.content
+    _, document = response.json()["documents"]
+    assert document["text"] == text
+    assert [entity["text"] for entity in document["entities"]] == ["Ana", "Rome"]
+    assert all(text[found["start"] : found["end"]] == found["text"] for found in document["entities"])
+    assert next(word for one in document["sentences"] for word in one["words"]) == "\ufffd"
 
 
 @pytest.mark.parametrize(
