@@ -9,6 +9,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 SERVE = ["fastapi>=0.110", "prometheus-client>=0.20", "pydantic>=2.6", "uvicorn>=0.29"]
+RAY = ["ray[data]>=2.51"]
 CONFIGS = "training_configs"
 PLAIN_PIP = """
 allennlp-metaner cannot be installed by `pip install` alone: AllenNLP 2.10.1 asks for versions of torch and
@@ -89,6 +90,7 @@ setup(
     entry_points={"spacy_factories": ["metaner = allennlp_metaner.tagging.spacy_component:make_metaner"]},
     extras_require={
         "dev": [
+            *RAY,
             *SERVE,
             "faiss-cpu>=1.10",
             "griffe",
@@ -106,6 +108,7 @@ setup(
         ],
         "onnx": ["onnx>=1.16", "onnxruntime>=1.17"],
         "faiss": ["faiss-cpu>=1.10"],
+        "ray": RAY,
         "serve": SERVE,
     },
 )

@@ -10,7 +10,8 @@ PACKAGE = Path(__file__).parents[1] / "allennlp_metaner"
 
 # What each part may import. `nn` and `data` are side by side: nothing in `data` needs `nn`, whose span metric
 # counts by the coding schemes.
-FOUNDATION = {"archives", "atomic", "concurrency", "data", "file_hash", "nn", "settings", "untrusted_config"}
+FOUNDATION = {"archives", "atomic", "concurrency", "data", "file_hash", "nn", "settings", "sharding"}
+FOUNDATION |= {"untrusted_config"}
 ALLOWED = {
     "settings": set[str](),
     "archives": {"atomic", "file_hash", "untrusted_config"},
@@ -21,6 +22,7 @@ ALLOWED = {
     "configs": set[str](),
     "look": set[str](),
     "concurrency": set[str](),
+    "sharding": {"atomic"},
     "data": {"atomic", "concurrency", "settings"},
     "nn": {"data.tag_schemes", "settings"},
     "meta": FOUNDATION,

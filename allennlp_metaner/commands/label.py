@@ -1,4 +1,4 @@
-"""`allennlp metaner-label`: names in text files, folders, standard input, JSON lines and column files."""
+"""`allennlp metaner-label`: names in text files, folders, standard input, JSON lines, Parquet, columns."""
 
 import argparse
 import os
@@ -22,6 +22,7 @@ from allennlp_metaner.tagging.exported_tagger import RUNTIMES
 from allennlp_metaner.tagging.name_tagger import NameTagger
 from allennlp_metaner.tagging.progress_file import ProgressFile
 from allennlp_metaner.tagging.results import Document
+from allennlp_metaner.tagging.shard_labelling import DOCUMENTS_PER_SHARD, ShardLabelling
 
 # More of them would hide the result. The output has them all.
 ERRORS_SHOWN = 10
@@ -63,6 +64,7 @@ class Label(Subcommand):
         subparser.add_argument("input", nargs="+", help="files and folders; - is standard input")
         _add_input_arguments(subparser)
         _add_output_arguments(subparser)
+        _add_shard_arguments(subparser)
         adapt = subparser.add_mutually_exclusive_group()
         adapt.add_argument("--adapt", action="store_true", default=None, help="adapt to each sentence")
         adapt.add_argument("--no-adapt", dest="adapt", action="store_false", help="label without adaptation")
@@ -93,19 +95,37 @@ def _add_input_arguments(subparser: argparse.ArgumentParser) -> None:
 
 
 def _add_output_arguments(subparser: argparse.ArgumentParser) -> None:
-    subparser.add_argument("-o", "--output-file", help="if not given, the screen")
+    output = subparser.add_mutually_exclusive_group()
+    output.add_argument("-o", "--output-file", help="if neither is given, the screen")
+    output.add_argument("--output-shards", metavar="FOLDER", help="for many texts: a folder of JSON lines")
     subparser.add_argument(
         "--format", choices=[*outputs.FORMATS, "spacy"], help="if not given, what the output's name tells"
     )
     subparser.add_argument(
         "--details", action="store_true", help="JSON lines also have sentences, words, tags and neighbours"
     )
-    subparser.add_argument("--force", action="store_true", help="replace an output file that is there")
+    subparser.add_argument("--force", action="store_true", help="replace output that is there")
+
+
+def _add_shard_arguments(subparser: argparse.ArgumentParser) -> None:
+    subparser.add_argument(
+        "--shard-size",
+        type=int,
+        default=DOCUMENTS_PER_SHARD,
+        help=f"documents in each file of --output-shards (default: {DOCUMENTS_PER_SHARD})",
+    )
+    subparser.add_argument(
+        "--workers", type=int, help="write shards by so many workers of Ray (default: by this process alone)"
+    )
 
 
 @quiet()
 def _run(arguments: argparse.Namespace) -> None:
-    if arguments.output_file is None:
+    if arguments.output_shards is not None:
+        _to_shards(arguments)
+    elif arguments.workers is not None:
+        raise ConfigurationError("--workers are for --output-shards: give a folder for it, or leave them out")
+    elif arguments.output_file is None:
         _to_screen(arguments)
     else:
         _to_file(arguments, Path(arguments.output_file))
@@ -156,6 +176,31 @@ def _to_file(arguments: argparse.Namespace, output: Path) -> None:
     progress.close(remove=True)
 
 
+def _to_shards(arguments: argparse.Namespace) -> None:
+    if arguments.format not in (None, "jsonl"):
+        raise ConfigurationError(f"--format {arguments.format}: shards are JSON lines. Leave it out")
+    check_for_gpu(arguments.cuda_device)
+    labelling = ShardLabelling(
+        arguments.archive_file,
+        *_reading(arguments),
+        documents_per_shard=arguments.shard_size,
+        tagger=_tagger_settings(arguments),
+        batch_size=arguments.batch_size,
+        details=arguments.details,
+        fail_fast=arguments.fail_fast,
+    )
+    hide = not sys.stderr.isatty()
+    with tqdm(unit=" shards", disable=hide) as bar:
+        manifest = labelling.write(
+            Path(arguments.output_shards), arguments.workers, arguments.force, lambda _: bar.update()
+        )
+    errors = f"; {manifest['errors']} of them could not be labelled" if manifest["errors"] else ""
+    print(
+        f"{manifest['documents']} documents with {manifest['entities']} names in {len(manifest['shards'])} "
+        f"shards in {arguments.output_shards}{errors}"
+    )
+
+
 def _reading(arguments: argparse.Namespace) -> tuple[list[str], Optional[str], str, int]:
     files = inputs.input_files(arguments.input)
     return files, arguments.input_format, arguments.encoding, arguments.word_column
@@ -163,17 +208,13 @@ def _reading(arguments: argparse.Namespace) -> tuple[list[str], Optional[str], s
 
 def _pipe(arguments: argparse.Namespace, sources: Iterable[Source]) -> Iterator[Document]:
     check_for_gpu(arguments.cuda_device)
-    tagger = NameTagger.load(
-        arguments.archive_file,
-        adapt=arguments.adapt,
-        threshold=arguments.threshold,
-        language=arguments.language,
-        sentences=arguments.sentences,
-        cuda_device=arguments.cuda_device,
-        overrides=arguments.overrides,
-        runtime=arguments.runtime,
-    )
+    tagger = NameTagger.load(arguments.archive_file, **_tagger_settings(arguments))
     return tagger.pipe(sources, arguments.batch_size, arguments.fail_fast)
+
+
+def _tagger_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    names = ("adapt", "threshold", "language", "sentences", "cuda_device", "overrides", "runtime")
+    return {name: getattr(arguments, name) for name in names}
 
 
 def _noting_errors(documents: Iterable[Document]) -> Iterator[Document]:

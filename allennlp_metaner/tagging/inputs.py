@@ -1,9 +1,10 @@
 """Documents from files, folders and standard input."""
 
 import io
+import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import dropwhile, groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, Optional
 
@@ -14,6 +15,7 @@ from allennlp_metaner.data.json_reader import json_items
 from allennlp_metaner.data.json_sentences import load_json
 from allennlp_metaner.data.lines import UNDECODED, read_lines, read_text, undecodable
 from allennlp_metaner.data.table_reader import read_table
+from allennlp_metaner.tagging.column_lines import columns_of, is_word, without_comments
 from allennlp_metaner.tagging.documents import Source, of_sentences
 
 FORMATS = {
@@ -21,6 +23,7 @@ FORMATS = {
     "jsonl": {".jsonl", ".ndjson", ".json"},
     "csv": {".csv"},
     "spacy": {".spacy"},
+    "parquet": {".parquet"},
     "columns": {".conll", ".conllu", ".bio", ".iob", ".iob2", ".tsv"},
 }
 """Formats of input, and the names of files that have them."""
@@ -28,6 +31,10 @@ FORMATS = {
 STANDARD_INPUT = "-"
 TEXT_FIELDS = ("text", "sentence")
 WORD_FIELDS = ("words", "tokens")
+# Rows of a Parquet file that are in memory at the same time.
+ROWS_AT_ONCE = 1024
+# A longer paragraph of a text that is streamed ends at the end of a line.
+LONGEST_PARAGRAPH = 10_000
 
 
 def input_files(inputs: Sequence[str]) -> list[str]:
@@ -59,7 +66,11 @@ def _is_visible_file(file: Path, folder: Path) -> bool:
 
 
 def read_sources(
-    files: Iterable[str], format: Optional[str] = None, encoding: str = "utf-8", word_column: int = 0
+    files: Iterable[str],
+    format: Optional[str] = None,
+    encoding: str = "utf-8",
+    word_column: int = 0,
+    paragraphs: bool = False,
 ) -> Iterator[Source]:
     """
     The documents of files.
@@ -72,11 +83,15 @@ def read_sources(
         "text": a file is a document. "jsonl": a line is a document, with a raw `text` (or `sentence`), or the
         `words` (or `tokens`) of a sentence; its other fields are kept; a file may also be one JSON list of
         such objects. "csv": a row is a document, with a column `text` (or `sentence`) by the first line; its
-        other columns are kept. "spacy": the texts of a DocBin of spaCy. "columns": each sentence of a file
-        with one word a line is a document. `None`: by the name of the file; "text", if that says nothing.
+        other columns are kept. "parquet": the same with the rows of a Parquet file, which may also have
+        `words`. "spacy": the texts of a DocBin of spaCy. "columns": each sentence of a file with one word a
+        line is a document. `None`: by the name of the file; "text", if that says nothing.
     encoding : `str`, optional (default = `"utf-8"`)
     word_column : `int`, optional (default = `0`)
         For "columns": where the word is, from 0, or from -1 at the end of the line backwards.
+    paragraphs : `bool`, optional (default = `False`)
+        For "text": whether each paragraph is a document, with the line where it starts, so that a file need
+        not fit into memory. Blank lines end a paragraph, and, after 10,000 characters, any line does.
 
     # Returns
 
@@ -86,7 +101,9 @@ def read_sources(
     for file in files:
         kind = format or _format_of(file)
         try:
-            if kind == "text":
+            if kind == "text" and paragraphs:
+                yield from _paragraphs(file, encoding)
+            elif kind == "text":
                 yield Source(_text(file, encoding), name=file, meta={"file": file})
             elif kind == "jsonl":
                 yield from _json_lines(file, encoding)
@@ -94,6 +111,8 @@ def read_sources(
                 yield from _rows(file, _decoded(file, encoding))
             elif kind == "spacy":
                 yield from _docs(file)
+            elif kind == "parquet":
+                yield from _parquet(file)
             else:
                 yield from _columns(file, encoding, word_column)
         except ConfigurationError as error:
@@ -115,6 +134,24 @@ def _text(file: str, encoding: str) -> str:
     if UNDECODED.search(text):
         raise ConfigurationError(_undecodable(file, encoding))
     return text
+
+
+def _paragraphs(file: str, encoding: str) -> Iterator[Source]:
+    lines: list[str] = []
+    first = size = 0
+    # A blank line at the end, so that the last paragraph ends, too.
+    for number, line in enumerate(chain(_lines(file, encoding), [""]), start=1):
+        if line.strip():
+            first = first if lines else number
+            lines.append(line)
+            size += len(line)
+        if lines and (not line.strip() or size > LONGEST_PARAGRAPH):
+            text, name = "\n".join(lines), f"{file}:{first}"
+            if UNDECODED.search(text):
+                yield Source("", name=name, error=_undecodable(file, encoding))
+            else:
+                yield Source(text, name=name, meta={"file": file, "line": first})
+            lines, size = [], 0
 
 
 def _lines(file: str, encoding: str) -> Iterator[str]:
@@ -191,10 +228,30 @@ def _docs(file: str) -> Iterator[Source]:
         yield Source(doc.text, name=f"{file}: document {number}", meta={"file": file, "document": number})
 
 
+def _parquet(file: str) -> Iterator[Source]:
+    if file == STANDARD_INPUT:
+        raise ConfigurationError("standard input cannot be a Parquet file. Give the file's name")
+    try:
+        from pyarrow import ArrowInvalid, parquet
+    except ImportError as error:
+        raise ConfigurationError(
+            f"needs the package pyarrow ({error}): install allennlp-metaner[ray]"
+        ) from error
+    number = 0
+    try:
+        with parquet.ParquetFile(file) as table:
+            for row in chain.from_iterable(batch.to_pylist() for batch in table.iter_batches(ROWS_AT_ONCE)):
+                number += 1
+                # Dates and the like have no form in JSON, in which the row goes on.
+                yield _json_object(json.loads(json.dumps(row, default=str)), f"{file}: row {number}")
+    except (ArrowInvalid, OSError) as error:
+        raise ConfigurationError(f"is no Parquet file, or damaged after row {number} ({error})") from error
+
+
 def _columns(file: str, encoding: str, word_column: int) -> Iterator[Source]:
     numbered = enumerate(_lines(file, encoding), start=1)
-    for is_word, group in groupby(numbered, key=lambda line: _is_word(line[1])):
-        lines = _without_comments(list(group)) if is_word else []
+    for of_words, group in groupby(numbered, key=lambda line: is_word(line[1])):
+        lines = without_comments(list(group)) if of_words else []
         if lines:
             name = f"{file}:{lines[0][0]}"
             if any(UNDECODED.search(line) for _, line in lines):
@@ -206,7 +263,7 @@ def _columns(file: str, encoding: str, word_column: int) -> Iterator[Source]:
 def _of_rows(lines: Sequence[tuple[int, str]], name: str, word_column: int) -> Source:
     words = []
     for number, line in lines:
-        cells = _cells(line)
+        cells = columns_of(line)
         if not (-len(cells) <= word_column < len(cells) and cells[word_column].strip()):
             error = (
                 f"line {number}, {line[:80]!r}, has no word in column {word_column}. Correct --word-column"
@@ -214,30 +271,6 @@ def _of_rows(lines: Sequence[tuple[int, str]], name: str, word_column: int) -> S
             return Source("", name=name, error=error)
         words.append(cells[word_column])
     return _of_words(words, name, {})
-
-
-def _is_word(line: str) -> bool:
-    return bool(line.strip()) and not line.startswith("-DOCSTART-")
-
-
-def _cells(line: str) -> list[str]:
-    return line.split("\t" if "\t" in line else None)
-
-
-def _without_comments(lines: list[tuple[int, str]]) -> list[tuple[int, str]]:
-    """
-    The lines of a sentence without the comments before it, `# text = ...`. A line with the word "#" has as
-    many columns as the last one, apart by tabs if those are, and no equals sign.
-    """
-    last = lines[-1][1]
-
-    def is_comment(numbered: tuple[int, str]) -> bool:
-        _, line = numbered
-        is_assignment = line.startswith("# ") and "=" in line
-        is_like_last = len(_cells(line)) == len(_cells(last)) and ("\t" in line) == ("\t" in last)
-        return line.startswith("#") and (is_assignment or not is_like_last)
-
-    return list(dropwhile(is_comment, lines))
 
 
 def _of_words(words: list[Any], name: str, meta: dict[str, Any]) -> Source:
