@@ -5,13 +5,16 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from allennlp.common.checks import ConfigurationError
 
 ADVICE = "Make room, or give another folder"
+
+# A folder can only be replaced by moving the old one away first, between which another process may come.
+_REPLACE_ATTEMPTS = 16
 
 
 @contextmanager
@@ -46,9 +49,9 @@ def whole_file(path: Path, advice: str = ADVICE) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_directory(path: Path, advice: str = ADVICE) -> Iterator[Path]:
+def whole_directory(path: Path, advice: str = ADVICE, replace: bool = False) -> Iterator[Path]:
     """
-    The same with a folder, which the block finds empty. If another process was faster, its folder stays.
+    The same with a folder, which the block finds empty.
 
     # Parameters
 
@@ -56,20 +59,29 @@ def whole_directory(path: Path, advice: str = ADVICE) -> Iterator[Path]:
         The folder.
     advice : `str`, optional (default = `"Make room, or give another folder"`)
         The last sentence of the message.
+    replace : `bool`, optional (default = `False`)
+        Whether the folder takes the place of one that is there. If not, that one stays: another process was
+        faster.
 
     # Raises
 
     `ConfigurationError`, naming `path`, if it cannot be written.
     """
     with named_errors(path, advice), _scratch(path) as scratch:
-        complete = scratch / path.name
+        complete = scratch / "complete"
         complete.mkdir()
         yield complete
-        try:
-            complete.rename(path)
-        except OSError:
-            if not path.is_dir():
-                raise
+        for written in (*complete.rglob("*"), complete):
+            _flush_to_disk(written)
+        if replace:
+            _replace(complete, path, scratch)
+        else:
+            try:
+                complete.rename(path)
+            except OSError:
+                if not path.is_dir():
+                    raise
+        _flush_to_disk(path.parent)
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -163,6 +175,26 @@ def _scratch(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=_prefix(path), suffix=".tmp") as scratch:
         yield Path(scratch)
+
+
+def _replace(complete: Path, path: Path, trash: Path) -> None:
+    for attempt in range(_REPLACE_ATTEMPTS):
+        try:
+            complete.rename(path)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or attempt + 1 == _REPLACE_ATTEMPTS:
+                raise
+        with suppress(FileNotFoundError):
+            path.rename(trash / f"replaced-{attempt}")
+
+
+def _flush_to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _prefix(path: Path) -> str:

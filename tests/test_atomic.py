@@ -79,6 +79,9 @@ def test_directories(tmp_path: Path) -> None:
             (folder / "file").write_text(content)
             assert content == "second" or not path.exists()
     assert (path / "file").read_text() == "first"
+    with whole_directory(path, replace=True) as folder:
+        (folder / "other").write_text("third")
+    assert [found.name for found in path.iterdir()] == ["other"]
     assert list(tmp_path.iterdir()) == [path]
 
 

@@ -47,7 +47,7 @@ ALLOWED = {
     | {"meta", "models", "retrieval", "tasks", "predictors", "tagging", "analysis", "experiments"}
     | {"configs", "exporting", "serving", "unlabelled"},
     # Scripts that stand beside the rest, and that nothing else needs.
-    "tools": set[str](),
+    "tools": {"atomic"},
 }
 
 

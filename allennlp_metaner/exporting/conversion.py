@@ -81,7 +81,6 @@ def export(
     parts = _parts(archive, source)
     model = _model(parts, source)
     card = model_card(model.config, archive.config.as_dict(quiet=True), metrics or {}, onnx, facts or {})
-    folder.parent.mkdir(parents=True, exist_ok=True)
     with new_directory(folder, made_by="allennlp metaner-export") as scratch:
         model.save_pretrained(str(scratch), safe_serialization=True)
         _tokenizer(parts).save_pretrained(str(scratch))

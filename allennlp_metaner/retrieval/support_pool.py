@@ -71,7 +71,6 @@ class SupportPool:
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Write the pool to `directory`, which is replaced if it exists, and is never there incomplete."""
         target = Path(directory)
-        target.parent.mkdir(parents=True, exist_ok=True)
         with new_directory(target, fingerprint=self.fingerprint) as scratch:
             with (scratch / _SENTENCES).open("w", encoding="utf-8") as file:
                 for words, tags in zip(self.sentences, self.tags, strict=True):

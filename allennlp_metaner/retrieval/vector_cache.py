@@ -5,16 +5,16 @@ import json
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from errno import EEXIST, ENOTEMPTY
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
+from allennlp.common.checks import ConfigurationError
 from filelock import FileLock, Timeout
 
+from allennlp_metaner.atomic import whole_directory
 from allennlp_metaner.file_hash import file_hash
 
 logger = logging.getLogger(__name__)
@@ -25,8 +25,6 @@ METADATA = "metadata.json"
 """The file whose presence means that a directory is complete. It is written last."""
 
 _VECTORS = "vectors.npy"
-# A directory can only be replaced by moving the old one away first, between which another process may come.
-_REPLACE_ATTEMPTS = 16
 
 
 def cache_key(sentences: Sequence[Sequence[str]], encoder_fingerprint: str) -> str:
@@ -118,7 +116,7 @@ class DirectoryCache(Generic[T]):
         try:
             with new_directory(self.directory / key, **self._describe(content)) as entry:
                 self._write(entry, content)
-        except OSError as error:
+        except (OSError, ConfigurationError) as error:
             logger.warning("The %s could not be cached in %s: %s", self.plural, self.directory, error)
 
     @contextmanager
@@ -181,21 +179,19 @@ def new_directory(target: Path, **metadata: Any) -> Iterator[Path]:
     # Parameters
 
     target : `Path`
-        The directory. Its parent must exist.
+        The directory. Its parent is made if it is missing.
     metadata : `Any`
         What else the metadata file holds; must be JSON.
+
+    # Raises
+
+    `ConfigurationError`, if it cannot be written, see
+    [`whole_directory`](../atomic.md#whole_directory).
     """
-    prefix = f".{target.name}."
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=prefix, suffix=".tmp") as scratch:
-        complete = Path(scratch) / "complete"
-        complete.mkdir()
+    with whole_directory(target, replace=True) as complete:
         yield complete
         checksums = {path.name: file_hash(path) for path in sorted(complete.iterdir())}
         (complete / METADATA).write_text(json.dumps({**metadata, "sha256": checksums}), encoding="utf-8")
-        for path in (*complete.iterdir(), complete):
-            _flush_to_disk(path)
-        _replace(complete, target, Path(scratch))
-        _flush_to_disk(target.parent)
 
 
 def read_metadata(directory: Path) -> dict[str, Any]:
@@ -214,23 +210,3 @@ def read_metadata(directory: Path) -> dict[str, Any]:
         if file_hash(directory / name) != checksum:
             raise ValueError(f"the checksum of {directory / name} is wrong")
     return metadata
-
-
-def _replace(complete: Path, target: Path, trash: Path) -> None:
-    for attempt in range(_REPLACE_ATTEMPTS):
-        try:
-            complete.rename(target)
-            return
-        except OSError as error:
-            if error.errno not in (ENOTEMPTY, EEXIST) or attempt + 1 == _REPLACE_ATTEMPTS:
-                raise
-        with suppress(FileNotFoundError):
-            target.rename(trash / f"replaced-{attempt}")
-
-
-def _flush_to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

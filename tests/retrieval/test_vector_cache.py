@@ -1,12 +1,17 @@
 import os
 import signal
-import subprocess
-import sys
+import time
+from collections.abc import Callable
+from multiprocessing import get_context
+from multiprocessing.context import ForkProcess
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 
+from allennlp_metaner import atomic
 from allennlp_metaner.retrieval import vector_cache
 from allennlp_metaner.retrieval.vector_cache import VectorCache, cache_key, new_directory, read_metadata
 
@@ -31,15 +36,16 @@ def leftovers(directory: Path) -> list[str]:
     return [path.name for path in directory.iterdir() if path.name.endswith(".tmp")]
 
 
-def run_python(code: str, *arguments: str) -> "subprocess.Popen[bytes]":
-    # From its folder: importing the package would take AllenNLP's many seconds.
-    prelude = f"""
-import os, signal, sys, time
-import numpy as np
-sys.path.append({str(Path(vector_cache.__file__).parent)!r})
-import vector_cache
-"""
-    return subprocess.Popen([sys.executable, "-c", prelude + code, *arguments])
+def fork(work: Callable[[], object]) -> ForkProcess:
+    """Another process that does `work`. A fork, since importing AllenNLP takes many seconds."""
+    process = get_context("fork").Process(target=work)
+    process.start()
+    return process
+
+
+def status(process: ForkProcess) -> int | None:
+    process.join()
+    return process.exitcode
 
 
 def test_second_request_is_a_hit(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -84,19 +90,22 @@ def test_default_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     assert VectorCache("~/given").directory == tmp_path / "given"
 
 
-@pytest.mark.parametrize("step", ["np.save", "vector_cache.file_hash", "vector_cache._replace"])
-def test_killed_while_writing(tmp_path: Path, step: str, caplog: pytest.LogCaptureFixture) -> None:
-    module, name = step.split(".")
-    code = f"""
-original = {step}
-def killed(*args, **kwargs):
-    if {name!r} == "save":
-        original(*args, **kwargs)
-    os.kill(os.getpid(), signal.SIGKILL)
-{module}.{name} = killed
-vector_cache.VectorCache(sys.argv[1]).get_or_compute({KEY!r}, lambda: np.ones((5, 2)))
-"""
-    assert run_python(code, str(tmp_path)).wait() == -signal.SIGKILL
+@pytest.mark.parametrize(
+    ("module", "name"), [(np, "save"), (vector_cache, "file_hash"), (atomic, "_replace")]
+)
+def test_killed_while_writing(tmp_path: Path, module: ModuleType, name: str) -> None:
+    original = getattr(module, name)
+
+    def killed(*arguments: Any, **options: Any) -> None:
+        if name == "save":
+            original(*arguments, **options)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def work() -> None:
+        setattr(module, name, killed)
+        VectorCache(tmp_path).get_or_compute(KEY, lambda: np.ones((5, 2)))
+
+    assert status(fork(work)) == -signal.SIGKILL
     assert len(leftovers(tmp_path)) == 1
     compute = Compute()
     cache = VectorCache(tmp_path)
@@ -177,17 +186,18 @@ def test_damage_is_noticed_and_repaired(tmp_path: Path, damage, caplog: pytest.L
 
 
 def test_two_processes_at_once(tmp_path: Path) -> None:
-    code = f"""
-def compute():
-    with open(sys.argv[2], "a") as log:
-        log.write("x")
-    time.sleep(0.5)
-    return np.full((1000, 7), 3.0, dtype=np.float32)
-vectors = vector_cache.VectorCache(sys.argv[1]).get_or_compute({KEY!r}, compute)
-assert vectors.shape == (1000, 7) and (vectors == 3).all()
-"""
-    processes = [run_python(code, str(tmp_path / "cache"), str(tmp_path / "log")) for _ in range(2)]
-    assert [process.wait() for process in processes] == [0, 0]
+    def compute() -> np.ndarray:
+        with (tmp_path / "log").open("a") as log:
+            log.write("x")
+        time.sleep(0.5)
+        return np.full((1000, 7), 3.0, dtype=np.float32)
+
+    def work() -> None:
+        vectors = VectorCache(tmp_path / "cache").get_or_compute(KEY, compute)
+        assert vectors.shape == (1000, 7) and (vectors == 3).all()
+
+    processes = [fork(work) for _ in range(2)]
+    assert [status(process) for process in processes] == [0, 0]
     assert (tmp_path / "log").read_text() == "x"
     assert not leftovers(tmp_path / "cache")
 
