@@ -23,7 +23,7 @@ from allennlp_metaner.commands.labelling import SENTENCES_PER_BATCH
 from allennlp_metaner.commands.loading import task_reader
 from allennlp_metaner.commands.quiet import quiet
 from allennlp_metaner.data.sentence import words_and_tags
-from allennlp_metaner.meta.test_time_adaptation import TestTimeAdaptation, adaptation_of
+from allennlp_metaner.meta.test_time_adaptation import AdaptableModel, TestTimeAdaptation, adaptable
 from allennlp_metaner.nn.collate import first_sentences
 from allennlp_metaner.nn.parameters import preserved, trainable_parameters
 from allennlp_metaner.predictors.adapting_predictor import AdaptingPredictor
@@ -95,7 +95,8 @@ def diagnose(archive: Archive, reader: PseudoTaskReader, data_file: str, max_sen
 
     `ConfigurationError`, if the model cannot be adapted, or if the file has no sentences.
     """
-    model, adaptation = archive.model, adaptation_of(archive.model)
+    model = adaptable(archive.model)
+    adaptation = model.adaptation
     plain, adapting = (AdaptingPredictor(model, reader, adapt) for adapt in (False, True))
     found = Diagnosis(adaptation.inner_loop.make_optimizer, _settings(adaptation))
     random = np.random.default_rng(13)
@@ -121,40 +122,39 @@ def diagnose(archive: Archive, reader: PseudoTaskReader, data_file: str, max_sen
     return found
 
 
-def support_losses(model: Model, support: dict[str, Any]) -> list[SupportLoss]:
+def support_losses(model: AdaptableModel, support: dict[str, Any]) -> list[SupportLoss]:
     """
     The adaptation loss (Eq. 3, unless the adaptation has a `max_loss_weight`) of each sentence of a support
     set, before and after adaptation to it.
 
     # Parameters
 
-    model : `Model`
+    model : `AdaptableModel`
         A "max_loss_tagger". Its metrics count the support set.
     support : `dict[str, Any]`
         The batch of the support sentences, with tags.
     """
-    adaptation = adaptation_of(model)
-    with preserved(model), _max_loss_weight(model, adaptation.max_loss_weight):
+    with preserved(model), _max_loss_weight(model, model.adaptation.max_loss_weight):
         model.eval()
         with torch.no_grad():
             before = model(**support)["losses"]
         # The support set takes the place of the sentence to label, so that the engine itself is looked at.
-        (adapted,) = adaptation.predict(model, [{"query": support, "support": support}])
+        (adapted,) = model.adapt_and_predict([{"query": support, "support": support}])
     return [*map(SupportLoss, before.tolist(), adapted["losses"].tolist())]
 
 
-def support_gradient(model: Model, support: dict[str, Any]) -> list[torch.Tensor]:
+def support_gradient(model: AdaptableModel, support: dict[str, Any]) -> list[torch.Tensor]:
     """
     The gradient of the adaptation loss of a support set, without dropout, for the parameters that adapt.
 
     # Parameters
 
-    model : `Model`
+    model : `AdaptableModel`
         A "max_loss_tagger".
     support : `dict[str, Any]`
         The batch of the support sentences, with tags.
     """
-    adaptation = adaptation_of(model)
+    adaptation = model.adaptation
     parameters = [parameter for _, parameter in adaptation.inner_loop.selected(trainable_parameters(model))]
     with preserved(model), torch.enable_grad():
         model.eval()

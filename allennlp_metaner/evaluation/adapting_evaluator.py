@@ -19,7 +19,7 @@ from allennlp_metaner.atomic import check_writable, whole_file
 from allennlp_metaner.concurrency import exclusive
 from allennlp_metaner.data.entity_masking_indexer import refuse_masking
 from allennlp_metaner.evaluation.score_table import score_table
-from allennlp_metaner.meta.test_time_adaptation import adaptation_of, adapts
+from allennlp_metaner.meta.test_time_adaptation import adaptable, adapts
 from allennlp_metaner.whole_outputs import dump_metrics
 
 
@@ -169,10 +169,7 @@ def _adapted(model: Model, batch: dict[str, Any]) -> dict[str, Any]:
             "make the config's validation_dataset_reader one of type 'pseudo_tasks', or set "
             "evaluation.adapt = false"
         )
-    outputs = [
-        model.make_output_human_readable(output)
-        for output in adaptation_of(model).predict(model, batch["task"])
-    ]
+    outputs = adaptable(model).adapt_and_predict(batch["task"])
     joined: dict[str, Any] = {
         key: [value for output in outputs for value in output[key]]
         for key in ("words", "tags", "gold_tags", "probabilities")

@@ -22,8 +22,8 @@ from allennlp_metaner.nn.parameters import preserved, trainable_parameters
 class TestTimeAdaptation(FromParams):
     """
     Algorithm 1, lines 14-19: for every test sentence, one update on its support set, then label the sentence
-    with the adapted parameters, then go back to the meta parameters. The adaptation is part of the model, so
-    that evaluator and predictor share its settings.
+    with the adapted parameters, then go back to the meta parameters. The adaptation is part of the model
+    ([`AdaptableModel`](#adaptablemodel)), so that evaluator and predictor share its settings.
 
     # Parameters
 
@@ -148,21 +148,47 @@ def _apart(output: dict[str, Any], num_queries: int) -> list[dict[str, Any]]:
     return apart
 
 
-def adaptation_of(model: Model) -> TestTimeAdaptation:
+class AdaptableModel(Model):
     """
-    The adaptation that `model` carries.
+    A model that is adapted to the sentences that it labels. It carries the settings of that, so that
+    evaluator, predictor and teachers share them.
+    """
+
+    adaptation: TestTimeAdaptation
+
+    def adapt_and_predict(self, tasks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """
+        Label the query of each task with the parameters adapted to its support set, and go back
+        (Algorithm 1), see [`TestTimeAdaptation.predict`](#predict).
+
+        # Parameters
+
+        tasks : `Sequence[dict[str, Any]]`
+            Each with a "query" and a "support" batch, as `TaskField` makes them.
+
+        # Returns
+
+        `list[dict[str, Any]]`
+            For each query what [`make_output_human_readable`](../models/max_loss_tagger.md) makes of the
+            model's output.
+        """
+        return [self.make_output_human_readable(output) for output in self.adaptation.predict(self, tasks)]
+
+
+def adaptable(model: Model) -> AdaptableModel:
+    """
+    The same model.
 
     # Raises
 
-    `ConfigurationError`, if it has none.
+    `ConfigurationError`, if it cannot be adapted.
     """
-    adaptation = getattr(model, "adaptation", None)
-    if not isinstance(adaptation, TestTimeAdaptation):
+    if not isinstance(model, AdaptableModel):
         raise ConfigurationError(
             f"the model {type(model).__name__} cannot be adapted, since it carries no 'adaptation': use "
             "'max_loss_tagger', or switch adaptation off (adapt = false)"
         )
-    return adaptation
+    return model
 
 
 def adapts(model: Model, adapt: Optional[bool] = None) -> bool:
@@ -177,6 +203,5 @@ def adapts(model: Model, adapt: Optional[bool] = None) -> bool:
         What the caller says.
     """
     if adapt is None:
-        adaptation = getattr(model, "adaptation", None)
-        return isinstance(adaptation, TestTimeAdaptation) and adaptation.enabled
+        return isinstance(model, AdaptableModel) and model.adaptation.enabled
     return adapt

@@ -16,7 +16,7 @@ from allennlp.nn.util import get_text_field_mask
 from allennlp_metaner.concurrency import exclusive
 from allennlp_metaner.data.sentence import LABEL_NAMESPACE
 from allennlp_metaner.data.tag_schemes import closure
-from allennlp_metaner.meta.test_time_adaptation import TestTimeAdaptation
+from allennlp_metaner.meta.test_time_adaptation import AdaptableModel, TestTimeAdaptation
 from allennlp_metaner.models.decoding import Decoder
 from allennlp_metaner.models.freezing import freeze_bottom
 from allennlp_metaner.models.frozen_outputs import FrozenOutputs
@@ -34,7 +34,7 @@ _COUNTING = Lock()
 
 
 @Model.register("max_loss_tagger")
-class MaxLossTagger(FrozenOutputs, Model):
+class MaxLossTagger(FrozenOutputs, AdaptableModel):
     """
     Labels every word with a BIO tag (Eq. 1-2), trained on the mean loss of a sentence's tokens plus lambda
     times the worst one's (Eq. 3 and 13).
@@ -68,7 +68,7 @@ class MaxLossTagger(FrozenOutputs, Model):
         Mix in the labels of similar words of the support sentences (kNN-NER), with or without adaptation,
         where sentences come with their tasks. The vectors are those of the model without adaptation.
     adaptation : `TestTimeAdaptation`, optional (default = one Adam step with a learning rate of 1e-5)
-        How evaluator and predictor adapt this model to a sentence.
+        How [`adapt_and_predict`](../meta/test_time_adaptation.md#adaptablemodel) adapts this model.
     soft_label_loss : `str`, optional (default = `"cross_entropy"`)
         Of sentences with a teacher's probabilities, the loss of a token: its distance from them, see
         [`soft_token_losses`](../nn/soft_labels.md#soft_token_losses).
@@ -185,7 +185,7 @@ class MaxLossTagger(FrozenOutputs, Model):
         metadata : `list[dict[str, Any]]`, optional (default = `None`)
         task : `list[dict[str, Any]]`, optional (default = `None`)
             The pseudo tasks of these sentences. The model labels without adaptation and looks at them for
-            `nearest_words` alone; [`TestTimeAdaptation`](../meta/test_time_adaptation.md) adapts to them.
+            `nearest_words` alone; `adapt_and_predict` adapts to them.
         neighbors : `torch.Tensor`, optional (default = `None`)
             What `nearest_words` has found, see [`queries`](#queries).
         probabilities : `torch.Tensor`, optional (default = `None`)

@@ -26,7 +26,7 @@ from allennlp_metaner.data.json_sentences import (
 from allennlp_metaner.data.raw_text import join
 from allennlp_metaner.data.sentence import sentence_instance, words_and_tags
 from allennlp_metaner.data.tag_schemes import spans
-from allennlp_metaner.meta.test_time_adaptation import adaptation_of, adapts
+from allennlp_metaner.meta.test_time_adaptation import adaptable, adapts
 from allennlp_metaner.tasks.pseudo_task_reader import PseudoTaskReader
 
 
@@ -174,8 +174,7 @@ class AdaptingPredictor(Predictor):
         tensors: dict[str, Any] = move_to_device(batch.as_tensor_dict(), self.cuda_device)
         if self._adapt:
             tasks = [{**task, "query": _without_gold(task["query"])} for task in tensors["task"]]
-            outputs = adaptation_of(self._model).predict(self._model, tasks)
-            return [self._model.make_output_human_readable(output) for output in outputs]
+            return adaptable(self._model).adapt_and_predict(tasks)
         tensors.pop("task", None)
         with torch.no_grad():
             output = self._model.make_output_human_readable(self._model(**_without_gold(tensors)))

@@ -8,7 +8,7 @@ from typing import Optional
 from allennlp.common.checks import ConfigurationError
 
 from allennlp_metaner.archives import load_archive
-from allennlp_metaner.meta.test_time_adaptation import adaptation_of, adapts
+from allennlp_metaner.meta.test_time_adaptation import adaptable, adapts
 from allennlp_metaner.tagging.backends import ArchiveBackend
 from allennlp_metaner.tagging.engine import Engine
 from allennlp_metaner.tagging.exported_tagger import read_config
@@ -67,7 +67,7 @@ def load_taggers(
     default = adapts(archive.model)
     by_adaptation = {False: NameTagger(Engine(ArchiveBackend(archive, False), language=language))}
     try:
-        adaptation_of(archive.model)
+        adaptable(archive.model)
         by_adaptation[True] = NameTagger(Engine(ArchiveBackend(archive, True), language=language))
     except ConfigurationError:
         if default:

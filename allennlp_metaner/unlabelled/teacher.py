@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from allennlp_metaner.atomic import write_whole
 from allennlp_metaner.data.sentence import LABEL_NAMESPACE, sentence_instance
-from allennlp_metaner.meta.test_time_adaptation import adaptation_of, adapts
+from allennlp_metaner.meta.test_time_adaptation import adaptable, adapts
 from allennlp_metaner.models.decoding import Decoder
 from allennlp_metaner.models.frozen_outputs import token_embedders
 from allennlp_metaner.tasks.pseudo_task_reader import PseudoTaskReader
@@ -123,7 +123,7 @@ class Teacher:
         if self.adapts:
             assert isinstance(self.reader, PseudoTaskReader)
             tensors = self._tensors(list(self.reader.tasks([(words, None) for words in sentences])))
-            outputs = adaptation_of(self.model).predict(self.model, tensors["task"])
+            outputs = adaptable(self.model).adapt_and_predict(tensors["task"])
             return [output["logits"][0] for output in outputs]
         with torch.no_grad():
             return list(

@@ -160,10 +160,10 @@ def test_with_adaptation(parts: SimpleNamespace) -> None:
     tasks = parts.tensors["task"]
     model = parts.make(nearest_words=NearestWords(weight=0.6, temperature=0.7), adaptation=adaptation(1e-2))
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
-    found = model.adaptation.predict(model, tasks)
+    found = model.adapt_and_predict(tasks)
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
     adapted = parts.make(adaptation=adaptation(1e-2))
-    alone = adapted.adaptation.predict(adapted, tasks)
+    alone = adapted.adapt_and_predict(tasks)
     unadapted = reference(model, tasks, 0.6)
     for output, own, plain, task in zip(found, alone, unadapted, tasks, strict=True):
         with torch.no_grad():
@@ -190,11 +190,11 @@ def test_adapts_to_the_nearest_alone(parts: SimpleNamespace) -> None:
         }
         for task in parts.tensors["task"]
     ]
-    found = model.adaptation.predict(model, parts.tensors["task"])
+    found = model.adapt_and_predict(parts.tensors["task"])
     every = parts.make(adaptation=adaptation(1e-2))
     expected, all_of_them = (
-        every.adaptation.predict(every, first),
-        every.adaptation.predict(every, parts.tensors["task"]),
+        every.adapt_and_predict(first),
+        every.adapt_and_predict(parts.tensors["task"]),
     )
     for ours, theirs, others in zip(found, expected, all_of_them, strict=True):
         torch.testing.assert_close(ours["logits"], theirs["logits"], rtol=1e-4, atol=1e-5)
