@@ -1,12 +1,14 @@
 """The sentences of a support pool that are most similar to a query: its support set (Eq. 4)."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple, Optional
 
 import numpy as np
 from allennlp.common import FromParams
 from allennlp.common.checks import ConfigurationError
 
+from allennlp_metaner.retrieval.pool_encoding import encode_in_shards
 from allennlp_metaner.retrieval.sentence_encoder import SentenceEncoder
 from allennlp_metaner.retrieval.similarity_index import ExactIndex, SimilarityIndex
 from allennlp_metaner.retrieval.support_pool import SupportPool
@@ -43,11 +45,15 @@ class Retriever(FromParams):
         Where vectors are kept between runs: see [`VectorCache`](./vector_cache.md) for the default.
     use_cache : `bool`, optional (default = `True`)
         Whether vectors are kept between runs. Those of fewer than 64 sentences never are.
+    num_workers : `int`, optional (default = `None`)
+        So many workers of Ray encode more than 16,384 different sentences that are to be kept, see
+        [`encode_in_shards`](./pool_encoding.md#encode_in_shards). `None`: this process does it, with the same
+        result.
 
     # Raises
 
-    `ConfigurationError`, if `num_neighbors` is not positive, or both `exclude_equal_texts` and
-    `skip_most_similar` are set.
+    `ConfigurationError`, if `num_neighbors` or `num_workers` is not positive, or both `exclude_equal_texts`
+    and `skip_most_similar` are set.
     """
 
     def __init__(
@@ -59,6 +65,7 @@ class Retriever(FromParams):
         skip_most_similar: bool = False,
         cache_directory: Optional[str] = None,
         use_cache: bool = True,
+        num_workers: Optional[int] = None,
     ) -> None:
         if num_neighbors < 1:
             raise ConfigurationError(f"num_neighbors={num_neighbors} must be positive.")
@@ -67,7 +74,12 @@ class Retriever(FromParams):
                 "exclude_equal_texts and skip_most_similar are two ways to keep a query out of its own "
                 "support set, and together would drop a real neighbour: set one of them."
             )
+        if num_workers is not None and num_workers < 1:
+            raise ConfigurationError(
+                f"num_workers={num_workers} must be positive, or left out to encode in this process."
+            )
         self.sentence_encoder = sentence_encoder
+        self._num_workers = num_workers
         self.similarity_index = similarity_index or ExactIndex()
         self.num_neighbors = num_neighbors
         self._exclude_equal_texts = exclude_equal_texts
@@ -90,7 +102,9 @@ class Retriever(FromParams):
         if self._cache is None or len(sentences) < _MIN_CACHED_SENTENCES:
             return self.sentence_encoder.encode(sentences)
         key = cache_key(sentences, self.fingerprint())
-        return self._cache.get_or_compute(key, lambda: self.sentence_encoder.encode(sentences))
+        shards = self._cache.directory / f"{key}.shards"
+        encode = partial(encode_in_shards, self.sentence_encoder, sentences, shards, key, self._num_workers)
+        return self._cache.get_or_compute(key, encode)
 
     def nearest(
         self,
