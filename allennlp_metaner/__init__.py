@@ -33,6 +33,7 @@ from allennlp_metaner.data.column_reader import ColumnReader
 from allennlp_metaner.data.entity_masking_indexer import EntityMaskingIndexer
 from allennlp_metaner.evaluation import adapting_evaluator, sentence_serializer
 from allennlp_metaner.evaluation.adapting_evaluator import AdaptingEvaluator
+from allennlp_metaner.idle_threads import let_threads_sleep
 from allennlp_metaner.meta import meta_gradients, second_order_maml
 from allennlp_metaner.meta.inner_loop import InnerLoop
 from allennlp_metaner.meta.meta_gradients import MetaGradient
@@ -51,7 +52,15 @@ from allennlp_metaner.tagging.name_tagger import NameTagger
 from allennlp_metaner.tagging.results import Document, Entity, Neighbor, Sentence
 from allennlp_metaner.tasks import pseudo_task_reader
 from allennlp_metaner.tasks.pseudo_task_reader import PseudoTaskReader
-from allennlp_metaner.training import atomic_checkpointer, epoch_loss, fused_adam, meta_trainer
+from allennlp_metaner.training import (
+    atomic_checkpointer,
+    epoch_loss,
+    fused_adam,
+    meta_trainer,
+    processes,
+    reproducible_trainer,
+    sharded_data_loader,
+)
 from allennlp_metaner.training.meta_trainer import MetaTrainer
 from allennlp_metaner.unlabelled import reader as pseudo_label_reader
 
@@ -83,3 +92,4 @@ __all__ = [
 set_cache()
 set_defaults()
 set_matmul_precision()
+let_threads_sleep()

@@ -24,6 +24,8 @@ from allennlp_metaner import settings
 from allennlp_metaner.evaluation.adapting_evaluator import AdaptingEvaluator
 from allennlp_metaner.meta.inner_optimizers import inner_optimizer
 from allennlp_metaner.meta.test_time_adaptation import adapts
+from allennlp_metaner.training.reproducible_trainer import ReproducibleTrainer
+from allennlp_metaner.training.sharded_data_loader import ShardedDataLoader
 
 CONFIGS = Path(__file__).parents[1] / "training_configs"
 # Overrides for an archive, and the file of METANER_DATA that each is for.
@@ -414,6 +416,10 @@ def test_is_built(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> 
         request.getfixturevalue("monkeypatch").setenv("METANER_PSEUDO_LABELS", str(pseudo_labels))
     ours = config(name)
     built = build(ours, tmp_path / "run")
+    # Which several processes (`distributed`) may share; tests/training/test_distributed.py has runs of them.
+    assert isinstance(built.trainer, ReproducibleTrainer)
+    loaders = (built.trainer.data_loader, built.trainer._validation_data_loader)
+    assert all(isinstance(loader, ShardedDataLoader) for loader in loaders if loader is not None)
     frozen = ours["model"]["frozen_layers"]
     layers = built.model.text_field_embedder.token_embedder_tokens._embedder.transformer_model.encoder.layer
     assert [all(p.requires_grad for p in layer.parameters()) for layer in layers] == [

@@ -21,6 +21,7 @@ ALLOWED = {
     "file_hash": set[str](),
     "configs": set[str](),
     "look": set[str](),
+    "idle_threads": set[str](),
     "concurrency": set[str](),
     "sharding": {"atomic"},
     "data": {"atomic", "concurrency", "settings"},

@@ -24,7 +24,8 @@ class EntityMaskingIndexer(TokenIndexer):
     Which words are inside an entity is read from `Token.ent_type_`, where the readers of this package put the
     tag: any value but "" and "O" is an entity.
 
-    Draws come from Python's `random`, which the meta-trainer seeds for every epoch.
+    Draws come from Python's `random`, which the trainers of this package seed for every epoch, and their data
+    loader, "sharded", for every sentence of a batch.
 
     Registered as a `TokenIndexer` with name "entity_masking".
 

@@ -140,7 +140,7 @@ class InnerLoop(FromParams):
         queries: Sequence[Batch],
         seed: int,
         learning_rate_scale: float = 1.0,
-        first_index: int = 0,
+        indices: Optional[Sequence[int]] = None,
     ) -> list[tuple[list[int], R]]:
         """
         Adapt the parameters to each support set, and compute with the fast weights of a group of tasks, which
@@ -157,8 +157,8 @@ class InnerLoop(FromParams):
             All random numbers (dropout) of a task depend on this and its index.
         learning_rate_scale : `float`, optional (default = `1.0`)
             A factor on the optimiser's learning rate, for warm-up and decay.
-        first_index : `int`, optional (default = `0`)
-            The index of the first task, for the random numbers.
+        indices : `Sequence[int]`, optional (default = `None`)
+            The index of each task, for the random numbers. `None`: from 0.
 
         # Returns
 
@@ -173,7 +173,7 @@ class InnerLoop(FromParams):
             supports,
             queries,
             predicts=False,
-            seeds=[derived_seed(seed, first_index + task) for task in range(len(supports))],
+            seeds=[derived_seed(seed, index) for index in indices or range(len(supports))],
             learning_rate_scale=learning_rate_scale,
         )
 

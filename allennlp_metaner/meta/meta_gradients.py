@@ -48,6 +48,7 @@ class TaskBatch(NamedTuple):
     tasks: Sequence[dict[str, Any]]
     seed: int
     learning_rate_scale: float
+    indices: Sequence[int]
 
 
 class MetaGradient(Registrable):
@@ -74,7 +75,7 @@ class MetaGradient(Registrable):
         if reduction not in REDUCTIONS:
             raise ConfigurationError(f"reduction={reduction!r} must be one of {', '.join(REDUCTIONS)}")
         self._inner_loop = inner_loop or InnerLoop()
-        self._reduction = reduction
+        self.reduction = reduction
 
     def __call__(
         self,
@@ -83,6 +84,7 @@ class MetaGradient(Registrable):
         tasks: Sequence[dict[str, Any]],
         seed: int,
         learning_rate_scale: float = 1.0,
+        indices: Optional[Sequence[int]] = None,
     ) -> MetaGradientOutput:
         """
         # Parameters
@@ -97,25 +99,23 @@ class MetaGradient(Registrable):
             All random numbers (dropout) of a task depend on this and its index.
         learning_rate_scale : `float`, optional (default = `1.0`)
             A factor on the inner learning rate.
+        indices : `Sequence[int]`, optional (default = `None`)
+            The index of each task, where several processes share a batch. `None`: from 0.
 
         # Returns
 
         `MetaGradientOutput`
         """
-        loss, gradient = self.summed(TaskBatch(model, parameters, tasks, seed, learning_rate_scale))
-        if self._reduction == "mean":
+        loss, gradient = self.summed(
+            TaskBatch(model, parameters, tasks, seed, learning_rate_scale, indices or range(len(tasks)))
+        )
+        if self.reduction == "mean":
             loss = loss / len(tasks)
             torch._foreach_div_(gradient, len(tasks))
         return MetaGradientOutput(loss, gradient)
 
     def summed(self, batch: TaskBatch) -> MetaGradientOutput:
-        """
-        The sums of the tasks' losses and gradients, in memory of their own.
-
-        # Parameters
-
-        batch : `TaskBatch`
-        """
+        """The sums of the tasks' losses and gradients, in memory of their own."""
         raise NotImplementedError
 
 
@@ -142,7 +142,7 @@ class FirstOrderMaml(MetaGradient):
                 [task["query"] for task in some],
                 batch.seed,
                 batch.learning_rate_scale,
-                first,
+                batch.indices[first : first + TASKS_ADDED_UP],
             )
             losses += [loss for _, (loss, _) in results]
             passes = [gradients for _, (_, gradients) in results]
@@ -220,6 +220,7 @@ class Reptile(MetaGradient):
             [task["query"] for task in batch.tasks],
             batch.seed,
             batch.learning_rate_scale,
+            batch.indices,
         )
         total = [torch.zeros_like(parameter) for _, parameter in batch.parameters]
         positions = {id(parameter): index for index, (_, parameter) in enumerate(batch.parameters)}
@@ -280,7 +281,7 @@ class QueryOnly(MetaGradient):
     def summed(self, batch: TaskBatch) -> MetaGradientOutput:
         model, parameters = batch.model, batch.parameters
         queries = [task["query"] for task in batch.tasks]
-        seeds = [derived_seed(batch.seed, task, QUERY) for task in range(len(queries))]
+        seeds = [derived_seed(batch.seed, index, QUERY) for index in batch.indices]
         devices = sorted({p.device.index for _, p in parameters if p.device.type == "cuda"})
         total = [torch.zeros_like(parameter) for _, parameter in parameters]
         losses = []

@@ -51,7 +51,7 @@ class Maml(MetaGradient):
         losses_of = _Losses(batch.model)
         # Of the kinds of attention, this one alone has a second derivative.
         with torch.random.fork_rng(devices), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-            for index, task in enumerate(batch.tasks):
+            for index, task in zip(batch.indices, batch.tasks, strict=True):
                 torch.manual_seed(derived_seed(batch.seed, index))
                 optimizer = self._inner_loop.make_optimizer(adapting)
                 steps = DifferentiableSteps(optimizer, adapting, batch.learning_rate_scale)

@@ -6,12 +6,11 @@ from typing import Any, Optional
 
 import torch
 from allennlp.common.checks import ConfigurationError
-from allennlp.common.util import is_distributed
 from allennlp.data import TextFieldTensors, Vocabulary
 from allennlp.models import Model
 from allennlp.modules import TextFieldEmbedder
 from allennlp.nn import InitializerApplicator
-from allennlp.nn.util import get_text_field_mask
+from allennlp.nn.util import dist_reduce_sum, get_text_field_mask
 
 from allennlp_metaner.concurrency import exclusive
 from allennlp_metaner.data.sentence import LABEL_NAMESPACE
@@ -121,6 +120,8 @@ class MaxLossTagger(FrozenOutputs, AdaptableModel):
             raise ConfigurationError("nearest_words needs a model of words: set subword_labels = false")
         self._nearest_words = nearest_words
         self._loss_reduction = loss_reduction
+        # Whether the loss of a batch is a sum: then so is that of several processes.
+        self.sums_losses = loss_reduction == "sentence"
         self._student_loss = StudentLoss(soft_label_loss, hard_label_weight)
         self._subword_labels = SubwordLabels(vocab, LABEL_NAMESPACE) if subword_labels else None
         labels = vocab.get_index_to_token_vocabulary(LABEL_NAMESPACE)
@@ -234,7 +235,8 @@ class MaxLossTagger(FrozenOutputs, AdaptableModel):
         Phrase-level precision, recall and F1, as conlleval computes them, see `SpanF1`. Nothing while no
         sentence was scored: meta-training labels none, and zeros would look like a failure.
         """
-        if self._num_scored == 0 and not is_distributed():
+        # Of all processes, which take part in the metric together.
+        if dist_reduce_sum(self._num_scored) == 0:
             return {}
         if reset:
             self._num_scored = 0

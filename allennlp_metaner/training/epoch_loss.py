@@ -8,6 +8,7 @@ from allennlp.data import TensorDict
 from allennlp.training import GradientDescentTrainer, TrainerCallback
 
 from allennlp_metaner.data.sentence import LABEL_NAMESPACE
+from allennlp_metaner.training.processes import rank_and_size
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +23,8 @@ class EpochLoss(TrainerCallback):
     inside of an epoch still knows the loss of its beginning. After an epoch whose loss is infinite, or more
     than 10 times that of guessing, a warning is logged.
 
-    Registered as a `TrainerCallback` with name "epoch_loss". The trainer "meta" has one anyway.
+    Registered as a `TrainerCallback` with name "epoch_loss". The trainers "reproducible" and "meta" have one
+    anyway.
     """
 
     def __init__(self, serialization_dir: Optional[str] = None) -> None:
@@ -69,7 +71,9 @@ class EpochLoss(TrainerCallback):
         loss = self.loss / self._num_batches
         max_loss_weight = getattr(trainer.model, "max_loss_weight", 0.0)
         num_labels = trainer.model.vocab.get_vocab_size(LABEL_NAMESPACE)
-        guessing = self._num_sentences * (1 + max_loss_weight) * math.log(max(num_labels, 2))
+        # Losses are those of all processes.
+        num_sentences = self._num_sentences * rank_and_size()[1]
+        guessing = num_sentences * (1 + max_loss_weight) * math.log(max(num_labels, 2))
         # Not a number is not below anything.
         if not loss <= _ABSURD * guessing:
             logger.warning(

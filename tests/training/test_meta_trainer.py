@@ -2,8 +2,6 @@
 
 import json
 import os
-import random
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Optional
@@ -17,32 +15,19 @@ from allennlp.common.util import prepare_environment
 from allennlp.data import TensorDict
 from allennlp.training import Checkpointer, GradientDescentTrainer, TrainerCallback
 
-import allennlp_metaner
 from allennlp_metaner.nn.parameters import trainable_parameters
 from allennlp_metaner.training.meta_trainer import MetaTrainer
+from tests.training.conftest import (
+    UPDATES,
+    InterruptedRunError,
+    ParamsMaker,
+    Weights,
+    identical,
+    run,
+    run_killed,
+)
 
-CONFIG = Path(allennlp_metaner.__file__).parents[1] / "training_configs/meta_en.jsonnet"
-UPDATES = 4
-"""So many updates an epoch, and two epochs."""
-
-Weights = dict[str, torch.Tensor]
-ParamsMaker = Callable[..., Params]
 TrainerMaker = Callable[..., MetaTrainer]
-
-
-class InterruptedRunError(Exception):
-    """Stands for a killed process: nothing but what is on the disk goes on."""
-
-
-@TrainerCallback.register("tests_interrupt")
-class Interrupt(TrainerCallback):
-    """Ends the run after so many updates: a class attribute, as a recovered run must have the same config."""
-
-    after: Optional[int] = None
-
-    def on_batch(self, trainer: GradientDescentTrainer, *args: Any, **kwargs: Any) -> None:
-        if kwargs["is_training"] and trainer._total_batches_completed == self.after:
-            raise InterruptedRunError
 
 
 @TrainerCallback.register("tests_record")
@@ -73,42 +58,6 @@ class Record(TrainerCallback):
             self.gradients.append({n: p.grad.clone() for n, p in named if p.grad is not None})
             self.learning_rates.append(trainer.optimizer.param_groups[0]["lr"])
             self.scores.append(batch_metrics)
-
-
-@pytest.fixture
-def make_params(tiny_encoder: str, tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> ParamsMaker:
-    """The shipped config for tiny data, with steps so large that every one of them shows."""
-    monkeypatch.setenv("METANER_ENCODER", tiny_encoder)
-    monkeypatch.setenv("METANER_DATA", str(tiny_data))
-
-    def make(**overrides: Any) -> Params:
-        # Dots cannot stand in a keyword.
-        given = {key.replace("__", "."): value for key, value in overrides.items()}
-        defaults = {
-            "data_loader.batch_size": 3,
-            "data_loader.batches_per_epoch": UPDATES,
-            "trainer.num_epochs": 2,
-            "trainer.optimizer.lr": 1e-3,
-            "trainer.meta_gradient.inner_loop.optimizer.lr": 1e-3,
-            "trainer.learning_rate_scheduler.warmup_steps": 2,
-            "trainer.callbacks": [{"type": "tests_interrupt"}],
-        }
-        shadowed = {key for key in defaults for other in given if key.startswith(f"{other}.")}
-        defaults = {key: value for key, value in defaults.items() if key not in shadowed}
-        return Params.from_file(str(CONFIG), json.dumps({**defaults, **given}))
-
-    return make
-
-
-@pytest.fixture(scope="module")
-def still_encoder(tiny_encoder: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The tiny encoder without dropout."""
-    directory = tmp_path_factory.mktemp("still") / "encoder"
-    shutil.copytree(tiny_encoder, directory)
-    config = json.loads((directory / "config.json").read_text("utf-8"))
-    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    (directory / "config.json").write_text(json.dumps(config), "utf-8")
-    return str(directory)
 
 
 @pytest.fixture
@@ -157,34 +106,6 @@ def assert_close(ours: Weights, theirs: Weights) -> None:
     assert ours.keys() == theirs.keys()
     a, b = (torch.cat([weights[name].flatten() for name in sorted(ours)]) for weights in (ours, theirs))
     assert (a - b).norm() <= 1e-6 * b.norm()
-
-
-def results(directory: Path, model: torch.nn.Module) -> dict[str, Weights]:
-    """All weights that a run leaves behind: returned, the best ones, and the last ones."""
-    last = torch.load(directory / "model_state_e2_b0.th")
-    return {"returned": model.state_dict(), "best": torch.load(directory / "best.th"), "last": last}
-
-
-def identical(ours: dict[str, Weights], theirs: dict[str, Weights]) -> bool:
-    return all(torch.equal(ours[kind][name], theirs[kind][name]) for kind in theirs for name in theirs[kind])
-
-
-def run(directory: Path, params: Params, recover: bool = False) -> dict[str, Weights]:
-    # A process of its own would start with other random states.
-    random.seed()
-    torch.seed()
-    model = train_model(params, str(directory), recover=recover)
-    assert model is not None
-    # Hooks slow the inner loop down; those of AllenNLP's confidence checks outlived a recovered run.
-    assert not any(module._forward_hooks for module in model.modules())
-    return results(directory, model)
-
-
-def run_killed(directory: Path, params: Params, after: int, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Interrupt, "after", after)
-    with pytest.raises(InterruptedRunError):
-        train_model(params, str(directory))
-    patch.setattr(Interrupt, "after", None)
 
 
 class TestRecovery:
@@ -430,17 +351,6 @@ class TestRefusals:
     def test_evaluate_on_test(self, make_params: ParamsMaker, trained: Callable[[Params], None]) -> None:
         with pytest.raises(ConfigurationError, match=r"evaluate_on_test .* without adaptation"):
             trained(make_params(evaluate_on_test=True))
-
-    def test_distributed(self, make_trainer: TrainerMaker) -> None:
-        trainer = make_trainer()
-        with pytest.raises(ConfigurationError, match="take the key 'distributed' out"):
-            MetaTrainer.from_partial_objects(
-                model=trainer.model,
-                serialization_dir="",
-                data_loader=trainer.data_loader,
-                distributed=True,
-                world_size=2,
-            )
 
     @pytest.mark.parametrize("reader", [None, "base_reader"])
     def test_masked_validation(

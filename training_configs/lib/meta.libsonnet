@@ -18,7 +18,7 @@ local settings = import 'settings.libsonnet';
     retriever: config.retriever,
   },
   model+: { max_loss_weight: 2.0 },
-  data_loader: {
+  data_loader+: {
     batch_size: settings.batch_size,
     shuffle: true,
     drop_last: true,
