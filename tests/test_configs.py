@@ -128,7 +128,11 @@ MASKED: dict[str, Any] = {
     **under("indexer", {"type": "word_transformer", "model_name": "{encoder}"}),
 }
 GROUPS = [[["text_field_embedder"], {"lr": 1e-4}], [["classifier"], {"lr": 1e-3}]]
-SMALL = under("trainer", {"optimizer.parameter_groups": GROUPS, "optimizer.lr": 1e-4})
+MIDDLE = {"pooling": "mean", "layer": "middle"}
+SMALL = {
+    **under("trainer", {"optimizer.parameter_groups": GROUPS, "optimizer.lr": 1e-4}),
+    **under("validation_dataset_reader.retriever.sentence_encoder", MIDDLE),
+}
 
 # Every config but the two it all starts from: which one it is made of, and all keys that it changes.
 DIFFERENCES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -202,6 +206,7 @@ DIFFERENCES: dict[str, tuple[str, dict[str, Any]]] = {
         "meta_en",
         {
             **SMALL,
+            **under("dataset_reader.retriever.sentence_encoder", MIDDLE),
             "data_loader.batches_per_epoch": 60,
             "trainer.num_epochs": 6,
             "trainer.learning_rate_scheduler.warmup_steps": 36,
@@ -243,7 +248,6 @@ DIFFERENCES: dict[str, tuple[str, dict[str, Any]]] = {
             **under("data_loader", {"batches_per_epoch": 300}),
             "trainer.num_epochs": 10,
             "trainer.learning_rate_scheduler.warmup_steps": 300,
-            "validation_dataset_reader.retriever.sentence_encoder.pooling": "mean",
         },
     ),
     "second_stage/base_masked_en": (
@@ -266,8 +270,6 @@ DIFFERENCES: dict[str, tuple[str, dict[str, Any]]] = {
             "trainer.learning_rate_scheduler.warmup_steps": 300,
             "trainer.meta_gradient.inner_loop.optimizer.lr": math.sqrt(10) * 3e-5,
             "trainer.meta_gradient.inner_loop.optimizer.eps": 1e-6 * math.sqrt(1000),
-            "dataset_reader.retriever.sentence_encoder.pooling": "mean",
-            "validation_dataset_reader.retriever.sentence_encoder.pooling": "mean",
         },
     ),
     "second_stage/full_en": (

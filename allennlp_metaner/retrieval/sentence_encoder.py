@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import numpy as np
 import torch
@@ -85,8 +85,8 @@ class TransformerSentenceEncoder(SentenceEncoder):
     pooling : `str`, optional (default = `"cls"`)
         `"cls"`: the final hidden state of the first special token (Eq. 5). `"mean"`: the mean of the final
         hidden states of all subwords, the special tokens included.
-    layer : `int`, optional (default = `None`)
-        Take the hidden states after this layer, from 1, instead of the final ones.
+    layer : `Union[int, str]`, optional (default = `None`)
+        Take the hidden states after this layer, from 1, or "middle", instead of the final ones.
     max_length : `int`, optional (default = `128`)
         The limit in subwords, special tokens included.
     tokens_per_batch : `int`, optional (default = `4096`)
@@ -113,7 +113,7 @@ class TransformerSentenceEncoder(SentenceEncoder):
         tokens_per_batch: int = 4096,
         cuda_device: Optional[int] = None,
         serialization_dir: Optional[str] = None,
-        layer: Optional[int] = None,
+        layer: Union[int, str, None] = None,
     ) -> None:
         if pooling not in _POOLINGS:
             raise ConfigurationError(f"pooling={pooling!r} is unknown: choose one of {', '.join(_POOLINGS)}.")
@@ -165,7 +165,7 @@ class TransformerSentenceEncoder(SentenceEncoder):
                 config,
                 _tokenizer_state(tokenizer),
                 # Vectors of the final layer keep the digest that they had when there was no choice.
-                *([] if self._layer is None else [self._layer]),
+                *([] if self._layer is None else [self._layer_of(model)]),
             ]
             digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
             for name, tensor in model.named_parameters():
@@ -205,11 +205,11 @@ class TransformerSentenceEncoder(SentenceEncoder):
                 f"max_length={self._max_length} does not fit the encoder {self._path!r}, "
                 f"which adds {num_special} special tokens and has {limit or 'any number of'} positions."
             )
-        num_layers = model.config.num_hidden_layers
-        if self._layer is not None and not 1 <= self._layer <= num_layers:
+        layer, num_layers = self._layer_of(model), model.config.num_hidden_layers
+        if not isinstance(layer, int) or not 1 <= layer <= num_layers:
             raise ConfigurationError(
-                f"layer={self._layer} of the sentence encoder must be from 1 to {num_layers}, the number of "
-                f"layers of {self._path!r}, or null for the last"
+                f"layer={layer!r} of the sentence encoder must be 'middle', a number from 1 to {num_layers} "
+                f"(the layers of {self._path!r}), or null for the last"
             )
         if self._pooling == "cls":
             special = tokenizer.build_inputs_with_special_tokens([])
@@ -218,6 +218,10 @@ class TransformerSentenceEncoder(SentenceEncoder):
                     f'pooling="cls" needs an encoder whose input starts with a [CLS] token, and that of '
                     f'{self._path!r} does not: choose pooling="mean".'
                 )
+
+    def _layer_of(self, model: PreTrainedModel) -> Any:
+        last: int = model.config.num_hidden_layers
+        return {None: last, "middle": max(1, last // 2)}.get(self._layer, self._layer)  # type: ignore[call-overload]
 
     def _encode_ids(self, ids: list[tuple[int, ...]], model: PreTrainedModel, padding: int) -> np.ndarray:
         """The vectors, `(num_sentences, dim)`, of subword ids that are sorted by length."""
@@ -234,11 +238,8 @@ class TransformerSentenceEncoder(SentenceEncoder):
         inputs = pad_sequence([torch.tensor(sentence) for sentence in ids], True, padding).to(device)
         lengths = torch.tensor([len(sentence) for sentence in ids], device=device).unsqueeze(1)
         mask = torch.arange(inputs.size(1), device=device) < lengths
-        outputs = model(
-            input_ids=inputs, attention_mask=mask.long(), output_hidden_states=self._layer is not None
-        )
-        hidden = outputs.last_hidden_state if self._layer is None else outputs.hidden_states[self._layer]
-        hidden = hidden.float()
+        outputs = model(input_ids=inputs, attention_mask=mask.long(), output_hidden_states=True)
+        hidden = outputs.hidden_states[self._layer_of(model)].float()
         vectors = hidden[:, 0] if self._pooling == "cls" else (hidden * mask.unsqueeze(2)).sum(1) / lengths
         return torch.nn.functional.normalize(vectors, dim=1).cpu().numpy()
 

@@ -70,9 +70,18 @@ def test_hidden_states_of_an_inner_layer(tiny_encoder: str, pooling: str) -> Non
     assert encoder.fingerprint() != final.fingerprint()
 
 
-@pytest.mark.parametrize("layer", [0, -1, 100])
+def test_the_middle_layer(tiny_encoder: str) -> None:
+    layers = AutoConfig.from_pretrained(tiny_encoder).num_hidden_layers
+    middle = TransformerSentenceEncoder(tiny_encoder, layer="middle")
+    by_number = TransformerSentenceEncoder(tiny_encoder, layer=max(1, layers // 2))
+
+    np.testing.assert_array_equal(middle.encode(SENTENCES), by_number.encode(SENTENCES))
+    assert middle.fingerprint() == by_number.fingerprint()
+
+
+@pytest.mark.parametrize("layer", [0, -1, 100, "lowest"])
 def test_a_layer_that_the_encoder_lacks_is_refused(tiny_encoder: str, layer: int) -> None:
-    with pytest.raises(ConfigurationError, match=f"layer={layer} .*must be from 1 to "):
+    with pytest.raises(ConfigurationError, match=f"layer={layer!r} .*from 1 to "):
         TransformerSentenceEncoder(tiny_encoder, layer=layer).encode(SENTENCES)
 
 

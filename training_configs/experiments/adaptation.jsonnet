@@ -37,7 +37,6 @@ local cell(language, s) = experiment.development[language] + {
     'model.adaptation.inner_loop.optimizer': { type: 'adam', lr: s.rate, eps: s.eps },
     'model.adaptation.inner_loop.num_steps': s.steps,
     'validation_dataset_reader.retriever.num_neighbors': s.neighbors,
-    'validation_dataset_reader.retriever.sentence_encoder.pooling': 'mean',
     'validation_dataset_reader.retriever.similarity_index': { type: s.index },
   },
 };

@@ -16,12 +16,10 @@ local unmasked = {
 };
 local common = {
   'trainer.checkpointer.keep_most_recent_by_count': 5,
-  'validation_dataset_reader.retriever.sentence_encoder.pooling': 'mean',
 };
 local meta(overrides={}, inner_rates=second_stage.inner_rates(rate)) = {
   config: '../small/meta_en.jsonnet',
   overrides: common + inner_rates + {
-    'dataset_reader.retriever.sentence_encoder.pooling': 'mean',
     'data_loader.batches_per_epoch': updates_per_validation,
     'trainer.num_epochs': updates / updates_per_validation,
     'trainer.learning_rate_scheduler.warmup_steps': updates / 10,

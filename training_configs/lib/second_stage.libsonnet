@@ -15,8 +15,6 @@ local settings = import 'settings.libsonnet';
   checkpoints:: 5,
   masked:: false,
 
-  // The small encoder was trained for mean pooling.
-  retriever+:: { sentence_encoder+: { pooling: 'mean' } },
   training_indexer:: if config.masked
   then { type: 'entity_masking', indexer: config.plain_indexer, probability: 0.2 }
   else config.plain_indexer,
