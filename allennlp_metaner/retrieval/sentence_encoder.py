@@ -219,9 +219,9 @@ class TransformerSentenceEncoder(SentenceEncoder):
                     f'{self._path!r} does not: choose pooling="mean".'
                 )
 
-    def _layer_of(self, model: PreTrainedModel) -> Any:
+    def _layer_of(self, model: PreTrainedModel) -> Union[int, str]:
         last: int = model.config.num_hidden_layers
-        return {None: last, "middle": max(1, last // 2)}.get(self._layer, self._layer)  # type: ignore[call-overload]
+        return last if self._layer is None else max(1, last // 2) if self._layer == "middle" else self._layer
 
     def _encode_ids(self, ids: list[tuple[int, ...]], model: PreTrainedModel, padding: int) -> np.ndarray:
         """The vectors, `(num_sentences, dim)`, of subword ids that are sorted by length."""
@@ -239,7 +239,7 @@ class TransformerSentenceEncoder(SentenceEncoder):
         lengths = torch.tensor([len(sentence) for sentence in ids], device=device).unsqueeze(1)
         mask = torch.arange(inputs.size(1), device=device) < lengths
         outputs = model(input_ids=inputs, attention_mask=mask.long(), output_hidden_states=True)
-        hidden = outputs.hidden_states[self._layer_of(model)].float()
+        hidden = outputs.hidden_states[int(self._layer_of(model))].float()
         vectors = hidden[:, 0] if self._pooling == "cls" else (hidden * mask.unsqueeze(2)).sum(1) / lengths
         return torch.nn.functional.normalize(vectors, dim=1).cpu().numpy()
 
