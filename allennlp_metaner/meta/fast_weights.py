@@ -2,25 +2,24 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple, Optional, Protocol
+from typing import NamedTuple, Optional, Protocol
 
 import torch
 
 from allennlp_metaner.meta.functional import TaskWeights, per_task_gradients
 from allennlp_metaner.meta.inner_optimizers import InnerOptimizer
-from allennlp_metaner.meta.per_task_gradients import PerTaskGradients
-from allennlp_metaner.nn.collate import longest, num_sentences
+from allennlp_metaner.nn.collate import Batch, Joined
 from allennlp_metaner.nn.memory import Buffers
 from allennlp_metaner.nn.parameters import NamedParameters
+from allennlp_metaner.nn.per_task_gradients import PerTaskGradients
 from allennlp_metaner.nn.randomness import TaskGenerators
 from allennlp_metaner.nn.task_rows import NotSeparableError, TaskRows
-
-Batch = dict[str, Any]
 
 
 class Learner(Protocol):
     """
     What the inner loop asks of a model, which is a `torch.nn.Module`: losses that leave its metrics alone.
+    Batches come [`Joined`](../nn/collate.md#joined), for models that look at all of them at once.
     """
 
     def losses(self, batches: Sequence[Batch], max_loss_weight: float | None = None) -> torch.Tensor:
@@ -41,11 +40,8 @@ class Learner(Protocol):
 
 def rows_of(model: Learner, batches: Sequence[Batch]) -> TaskRows:
     """The rows of some batches, one a task, in a pass of all of them through `model`."""
-    return TaskRows(
-        [num_sentences(batch) for batch in batches],
-        model.num_packed_rows(batches),
-        [longest(batch) for batch in batches],
-    )
+    joined = Joined.of(batches)
+    return TaskRows(joined.sizes, model.num_packed_rows(joined), joined.longest)
 
 
 def losses_and_gradients(
@@ -79,6 +75,7 @@ def losses_and_gradients(
     `tuple[torch.Tensor, PerTaskGradients]`
         The losses have shape `(num_tasks,)`.
     """
+    batches = Joined.of(batches)
     rows = rows_of(model, batches)
     generators = TaskGenerators(seeds, rows, parameters[0][1].device)
     with per_task_gradients(parameters, rows, weights, generators, weights_of) as recorded:
@@ -102,6 +99,7 @@ def first_pass(
     `Iterator[tuple[slice, torch.Tensor, PerTaskGradients]]`
         With the positions of the tasks of each pass.
     """
+    batches = Joined.of(batches)
     try:
         together = losses_and_gradients(model, batches, parameters, seeds, max_loss_weight=max_loss_weight)
     except NotSeparableError:
@@ -135,6 +133,10 @@ class OneTask:
     def of_task(self, task: int, index: int) -> torch.Tensor:
         assert task == 0
         return self._weights.of_task(self._position, index)
+
+    def stacked(self, index: int) -> Optional[torch.Tensor]:
+        found = self._weights.stacked(index)
+        return None if found is None else found[self._position : self._position + 1]
 
 
 class AdaptedTasks(NamedTuple):
@@ -245,6 +247,9 @@ class FastWeights:
         self._done[task, index] = self._optimizer(bucket, value, gradient, out, self._last, task)
         return out
 
+    def stacked(self, index: int) -> None:
+        """They are computed one by one."""
+
     def _step_vectors(self, bucket: int) -> torch.Tensor:
         """The vectors of a bucket, end to end, a row a task."""
         if bucket in self._vectors:
@@ -263,38 +268,3 @@ class FastWeights:
             for task, own in enumerate(part.unbind()):
                 self._done[task, index] = own if parameter.dim() else own.view(())
         return out
-
-
-class WorkerState:
-    """
-    What a worker needs for itself: an optimiser, and `buffers` for the fast weights of a group of tasks.
-
-    # Parameters
-
-    optimizer : `InnerOptimizer`
-    parameters : `NamedParameters`
-        The meta parameters.
-    """
-
-    def __init__(self, optimizer: InnerOptimizer, parameters: NamedParameters) -> None:
-        self.optimizer = optimizer
-        self._parameters = parameters
-        self.buffers = Buffers(parameters)
-
-    def step(
-        self,
-        gradients: PerTaskGradients,
-        first: int,
-        num_tasks: int,
-        start: Optional[FastWeights],
-        last: bool,
-    ) -> FastWeights:
-        """
-        The weights after a step from `start`, written over its memory; see [`FastWeights`](#fastweights).
-        Without a start, other tasks begin.
-        """
-        if start is None:
-            self.optimizer.reset()
-        return FastWeights(
-            self.optimizer, self._parameters, gradients, first, num_tasks, start, last, self.buffers
-        )

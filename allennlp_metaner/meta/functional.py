@@ -1,6 +1,6 @@
 """Running a model with other weights than its own, with or without the gradients of each task."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Optional, Protocol
 
@@ -8,12 +8,14 @@ import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from allennlp_metaner.meta import per_task_gradients as layers
-from allennlp_metaner.meta.per_task_gradients import PerTaskGradients, by_row, by_task
+from allennlp_metaner.nn import per_task_gradients as products
+from allennlp_metaner.nn import task_layers as layers
 from allennlp_metaner.nn.dropout import attention, dropout
 from allennlp_metaner.nn.linear import input_first, linear
 from allennlp_metaner.nn.parameters import NamedParameters
+from allennlp_metaner.nn.per_task_gradients import PerTaskGradients
 from allennlp_metaner.nn.randomness import TaskGenerators
+from allennlp_metaner.nn.task_layers import Values, by_row, by_task
 from allennlp_metaner.nn.task_rows import NotSeparableError, TaskRows
 
 
@@ -22,6 +24,10 @@ class TaskWeights(Protocol):
 
     def of_task(self, task: int, index: int) -> torch.Tensor:
         """What the task at a position in the pass has for the parameter at a position in the list."""
+        ...
+
+    def stacked(self, index: int) -> Optional[torch.Tensor]:
+        """The same of all tasks, shape `(num_tasks, ...)`. `None`, if they are to be asked for one by one."""
         ...
 
 
@@ -211,31 +217,36 @@ class FunctionalMode(TorchFunctionMode):
     def _name(self, index: Optional[int]) -> str:
         return "" if index is None else self._parameters[index][0]
 
-    def _of_tasks(self, index: int) -> Sequence[torch.Tensor]:
+    def _of_tasks(self, index: int) -> Values:
         """The weights of each task for a parameter, or a single one for all."""
         position = self._positions[index]
         if self._weights is None or position is None:
             return [self._parameters[index][1].detach()]
-        return _OfTasks(self._weights, position, self._rows.num_tasks)
+        stacked = self._weights.stacked(position)
+        return _OfTasks(self._weights, position, self._rows.num_tasks) if stacked is None else stacked
 
-    def _of_all(self, tensor: Any) -> Sequence[Any]:
+    def _of_all(self, tensor: Any) -> Values:
         """The same of a tensor that may be a parameter."""
         index = self._indices.get(id(tensor))
-        return [tensor] if index is None else self._of_tasks(index)
+        return [self._constant(tensor)] if index is None else self._of_tasks(index)
 
     def _linear(
         self, inputs: torch.Tensor, weight: torch.Tensor, bias: Optional[torch.Tensor] = None
     ) -> torch.Tensor:
         matrix, offset = self._indices.get(id(weight)), self._indices.get(id(bias))
+        known = matrix is not None or offset is not None
         if self._gradients is None:
-            return self._forward(linear, inputs, weight, bias)
+            if not known:
+                return linear(inputs, weight, bias)
+            rows = self._rows.slices(inputs, self._name(matrix))
+            return by_task(linear, rows, inputs, self._of_all(weight), self._of_all(bias))
         weight, bias = self._constant(weight), self._constant(bias)
         if (matrix is None and weight.requires_grad) or (offset is None and _needs_gradient(bias)):
             return functional.linear(inputs, self._replaced(weight), self._replaced(bias))
-        if matrix is None and offset is None and not inputs.requires_grad:
+        if not known and not inputs.requires_grad:
             return linear(inputs, weight, bias)
         rows = self._rows.slices(inputs, self._name(matrix))
-        keep = self._gradients.keep(rows, (matrix, layers.matrix_product), (offset, layers.bias_product))
+        keep = self._gradients.keep(rows, (matrix, products.matrix_product), (offset, products.bias_product))
         return layers.LinearFunction.apply(
             inputs, self._of_all(weight), self._of_all(bias), rows, self._anchor, keep
         )
@@ -248,18 +259,17 @@ class FunctionalMode(TorchFunctionMode):
         bias: Optional[torch.Tensor] = None,
         eps: float = 1e-5,
     ) -> torch.Tensor:
-        def layer_norm(inputs: torch.Tensor, weight: Any, bias: Any) -> torch.Tensor:
-            return functional.layer_norm(inputs, normalized_shape, weight, bias, eps)
-
-        if self._gradients is None:
-            return self._forward(layer_norm, inputs, weight, bias)
         scale, offset = self._indices.get(id(weight)), self._indices.get(id(bias))
-        if scale is None or offset is None or len(normalized_shape) != 1:
-            return layer_norm(inputs, self._replaced(weight), self._replaced(bias))
-        sizes, rows = self._rows.sizes(inputs, self._name(scale)), self._rows.slices(inputs)
-        keep = self._gradients.keep(rows, (scale, layers.scale_product), (offset, layers.bias_product))
-        factors = by_row(self._of_tasks(scale), sizes, inputs)
-        summands = by_row(self._of_tasks(offset), sizes, inputs)
+        known = scale is not None or offset is not None
+        whole = weight is not None and bias is not None
+        if not known or len(normalized_shape) != 1 or not (whole or self._gradients is None):
+            weight, bias = self._replaced(weight), self._replaced(bias)
+            return functional.layer_norm(inputs, normalized_shape, weight, bias, eps)
+        rows = self._rows.slices(inputs, self._name(offset if scale is None else scale))
+        factors, summands = (by_row(self._of_all(each), rows, inputs) for each in (weight, bias))
+        if self._gradients is None:
+            return layers.layer_norm(inputs, factors, summands, eps)
+        keep = self._gradients.keep(rows, (scale, products.scale_product), (offset, products.bias_product))
         return layers.LayerNormFunction.apply(inputs, factors, summands, self._anchor, eps, keep)
 
     def _embedding(
@@ -275,20 +285,8 @@ class FunctionalMode(TorchFunctionMode):
         if self._gradients is None:
             return by_task(functional.embedding, rows, inputs, self._of_tasks(index), [padding_idx])
         padding = None if padding_idx is None else padding_idx % len(weight)
-        keep = self._gradients.keep(rows, (index, layers.table_product(len(weight), padding)))
+        keep = self._gradients.keep(rows, (index, products.TableProduct(len(weight), padding)))
         return layers.EmbeddingFunction.apply(inputs, self._of_tasks(index), rows, self._anchor, keep)
-
-    def _forward(
-        self,
-        layer: Callable[..., torch.Tensor],
-        inputs: torch.Tensor,
-        weight: Optional[torch.Tensor],
-        bias: Optional[torch.Tensor],
-    ) -> torch.Tensor:
-        if id(weight) not in self._indices and id(bias) not in self._indices:
-            return layer(inputs, weight, bias)
-        rows = self._rows.slices(inputs, self._name(self._indices.get(id(weight))))
-        return by_task(layer, rows, inputs, self._of_all(weight), self._of_all(bias))
 
 
 def _needs_gradient(tensor: Optional[torch.Tensor]) -> bool:

@@ -1,6 +1,7 @@
 """The inner loop: a few optimiser steps on a support set."""
 
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from queue import SimpleQueue
 from typing import Optional, TypeVar
 
@@ -10,11 +11,13 @@ from allennlp.common.checks import ConfigurationError
 from allennlp.training.optimizers import AdamOptimizer, Optimizer
 
 from allennlp_metaner.concurrency import Workers, exclusive
-from allennlp_metaner.meta.fast_weights import Batch, Learner, WorkerState
+from allennlp_metaner.meta.fast_weights import Batch, Learner
 from allennlp_metaner.meta.inner_optimizers import inner_optimizer
-from allennlp_metaner.meta.scheduling import Evaluate, MicrobatchRun, limits_of, microbatches_of
-from allennlp_metaner.nn.collate import sentences
+from allennlp_metaner.meta.scheduling import Evaluate, MicrobatchRun, limits_of
+from allennlp_metaner.meta.stacked_weights import WorkerState
+from allennlp_metaner.nn.collate import Joined
 from allennlp_metaner.nn.memory import give_back_free_memory, no_garbage_collection
+from allennlp_metaner.nn.microbatches import microbatches_of
 from allennlp_metaner.nn.parameters import NamedParameters, selected
 from allennlp_metaner.nn.randomness import derived_seed
 
@@ -22,6 +25,9 @@ R = TypeVar("R")
 
 BATCHINGS = ("together", "one_by_one")
 """Of the sentences of a support set, in steps."""
+
+EXECUTIONS = ("auto", "per_task", "batched")
+"""How the tasks of a group, each with weights of its own, go through a layer."""
 
 
 class InnerLoop(FromParams):
@@ -58,10 +64,15 @@ class InnerLoop(FromParams):
         Which of the trainable parameters adapt: those whose names one of these regular expressions matches
         anywhere (`["^classifier\\."]` is the tagger's head). All others stay at the meta parameters, and no
         gradient goes through layers below all that adapts. `None`: all.
+    execution : `str`, optional (default = `"auto"`)
+        "per_task": a layer's products are computed for one task after the other, which is fastest on CPUs.
+        "batched": for all tasks of a group in one operation, so that a GPU is not kept waiting. "auto":
+        "batched" on a GPU, with an optimiser that can. Results are the same but for rounding.
 
     # Raises
 
-    `ConfigurationError`, if an argument is out of range, or if `parameters` match nothing.
+    `ConfigurationError`, if an argument is out of range, if `parameters` match nothing, and for "batched"
+    with another optimiser than Adam, AdamW, BertAdam and plain SGD.
     """
 
     def __init__(
@@ -73,6 +84,7 @@ class InnerLoop(FromParams):
         num_workers: Optional[int] = None,
         batching: str = "together",
         parameters: Optional[list[str]] = None,
+        execution: str = "auto",
     ) -> None:
         for name, value in (
             ("num_steps", num_steps),
@@ -82,10 +94,15 @@ class InnerLoop(FromParams):
         ):
             if value is not None and value < 1:
                 raise ConfigurationError(f"{name}={value} of the inner loop must be at least 1")
-        if batching not in BATCHINGS:
-            raise ConfigurationError(
-                f"batching={batching!r} of the inner loop must be one of {', '.join(BATCHINGS)}"
-            )
+        for name, choice, choices in (
+            ("batching", batching, BATCHINGS),
+            ("execution", execution, EXECUTIONS),
+        ):
+            if choice not in choices:
+                raise ConfigurationError(
+                    f"{name}={choice!r} of the inner loop must be one of {', '.join(choices)}"
+                )
+        self._execution = execution
         self._batching = batching
         self._regexes = parameters
         self.adapts_all = parameters is None
@@ -181,9 +198,12 @@ class InnerLoop(FromParams):
         """Those of the trainable parameters that adapt; a `ConfigurationError`, if there are none."""
         return selected(parameters, self._regexes, "the inner loop")
 
-    def batches_of_steps(self, support: Batch) -> list[Batch]:
-        """The sentences of a support set that each step is taken on, step by step."""
-        return (sentences(support) if self._batching == "one_by_one" else [support]) * self.num_steps
+    def passes(self, supports: Joined) -> tuple[Joined, list[list[int]]]:
+        """What steps are taken on, and for each task, which of these batches its steps are taken on."""
+        if self._batching == "together":
+            return supports, [[task] * self.num_steps for task in range(len(supports))]
+        ends = pairwise(accumulate(supports.sizes, initial=0))
+        return supports.sentences(), [list(range(*own)) * self.num_steps for own in ends]
 
     def make_optimizer(self, parameters: NamedParameters) -> Optimizer:
         """A new optimiser for these parameters."""
@@ -204,24 +224,27 @@ class InnerLoop(FromParams):
     ) -> list[tuple[list[int], R]]:
         assert isinstance(model, torch.nn.Module)
         parameters = self.selected(parameters)
-        limits = limits_of(model, parameters, *self._sizes)
-        steps = [self.batches_of_steps(support) for support in supports]
+        batched = self._is_batched(parameters)
+        limits = limits_of(model, parameters, *self._sizes, batched=batched)
+        joined, others = Joined.of(supports), Joined.of(queries)
+        passes, steps = self.passes(joined)
         seeds = seeds or [derived_seed(0, task) for task in range(len(supports))]
-        cores = torch.get_num_threads()
-        microbatches = microbatches_of(supports, queries, limits.microbatch_size, cores)
+        cores = 1 if batched else torch.get_num_threads()
+        microbatches = microbatches_of(joined, others, limits.microbatch_size, cores)
         num_workers = max(1, min(limits.num_workers, len(microbatches)))
         run = MicrobatchRun(
             model=model,
             parameters=parameters,
+            supports=passes,
             steps=steps,
-            queries=queries,
+            queries=others,
             seeds=seeds,
             max_loss_weight=max_loss_weight,
             learning_rate_scale=learning_rate_scale,
             predicts=predicts,
             at_once=predicts and all(len(batches) == 1 for batches in steps),
             group_size=limits.group_size,
-            idle=self._idle_states(parameters, num_workers, limits.keeps_gradients),
+            idle=self._idle_states(parameters, num_workers, limits.keeps_gradients, batched),
             evaluate=evaluate,
         )
         # Such as that of the last gradient, which the workers' threads have no use for.
@@ -241,21 +264,36 @@ class InnerLoop(FromParams):
                 state.buffers.clear()
             give_back_free_memory()
 
+    def _is_batched(self, parameters: NamedParameters) -> bool:
+        """Whether the tasks of a group go through a layer in one operation."""
+        on_gpu = parameters[0][1].device.type != "cpu"
+        if self._execution == "per_task" or (self._execution == "auto" and not on_gpu):
+            return False
+        optimizer = self._states_of(parameters, 1)[0].optimizer
+        if self._execution == "batched" and not optimizer.stacks:
+            raise ConfigurationError(
+                "execution='batched' of the inner loop has no steps of all tasks at once for this optimizer "
+                f"({optimizer.name}): take Adam, AdamW, BertAdam, or SGD, without momentum, amsgrad and "
+                "maximize, or execution='auto'"
+            )
+        return optimizer.stacks
+
     def _idle_states(
-        self, parameters: NamedParameters, num_workers: int, keeps_gradients: bool
+        self, parameters: NamedParameters, num_workers: int, keeps_gradients: bool, batched: bool
     ) -> "SimpleQueue[WorkerState]":
-        """
-        The states of all workers. Building an optimiser logs its settings and sorts parameters into groups,
-        which is too much for every task. So they are kept.
-        """
+        idle: SimpleQueue[WorkerState] = SimpleQueue()
+        for state in self._states_of(parameters, num_workers):
+            state.optimizer.keeps_gradients = keeps_gradients
+            state.batched = batched
+            idle.put(state)
+        return idle
+
+    def _states_of(self, parameters: NamedParameters, num_workers: int) -> list[WorkerState]:
+        """Those of all workers. Building an optimiser, which logs, is too much for every task."""
         tensors = [parameter for _, parameter in parameters]
         if list(map(id, tensors)) != list(map(id, self._made_for)):
             self._made_for, self._states, self._workers = tensors, [], Workers()
         while len(self._states) < num_workers:
             optimizer = inner_optimizer(self.make_optimizer(parameters), parameters)
             self._states.append(WorkerState(optimizer, parameters))
-        idle: SimpleQueue[WorkerState] = SimpleQueue()
-        for state in self._states:
-            state.optimizer.keeps_gradients = keeps_gradients
-            idle.put(state)
-        return idle
+        return self._states

@@ -16,13 +16,12 @@ class InnerOptimizer:
     """
     Steps with one parameter after the other, each as soon as its gradient is known and while it is in the
     CPU's cache. No task needs a snapshot to go back to, and only with `keeps_gradients` one of its gradients.
-    Several tasks may take their steps in turns.
+    Several tasks may take their steps in turns, or, if it `stacks`, together.
 
     This class serves any PyTorch optimiser. Its subclasses know the first step of one optimiser from a fresh
     state in closed form, so that it needs no state at all; see [`inner_optimizer`](#inner_optimizer).
 
-    A bucket of parameters is one matrix, or, where the optimiser looks at every element alone, all vectors
-    with the same options, end to end.
+    A bucket is one matrix, or, if the optimiser is `elementwise`, all vectors of the same options, in a row.
 
     # Parameters
 
@@ -36,6 +35,8 @@ class InnerOptimizer:
 
     elementwise = False
     """Whether the step of an element depends on no other element of its parameter."""
+    stacks = False
+    """Whether the values of several tasks, a row a task, may make a step together."""
 
     def __init__(
         self,
@@ -43,20 +44,16 @@ class InnerOptimizer:
         parameters: NamedParameters,
         keeps_gradients: bool = False,
     ) -> None:
+        self.name = type(optimizer).__name__
         self.keeps_gradients = keeps_gradients
         # AllenNLP's "multi" hands all work on to other optimisers, which have groups of their own.
         self._optimizers = list(getattr(optimizer, "optimizers", {}).values()) or [optimizer]
         every_group = [group for each in self._optimizers for group in each.param_groups]
         groups = {id(p): group for group in every_group for p in group["params"]}
         self._groups: list[dict[str, Any]] = [groups[id(parameter)] for _, parameter in parameters]
-        vectors: dict[int, list[int]] = {}
+        self._shapes = [parameter.shape for _, parameter in parameters]
         self.buckets: list[list[int]] = []
-        for index, (_, parameter) in enumerate(parameters):
-            if self.elementwise and parameter.dim() <= 1:
-                vectors.setdefault(id(self._groups[index]), []).append(index)
-            else:
-                self.buckets.append([index])
-        self.buckets += vectors.values()
+        self._put_vectors_together()
         self._unscaled = [(group, group["lr"]) for group in every_group]
         self._state: dict[tuple[int, int], Any] = {}
         self._scratch = torch.empty(0)
@@ -64,6 +61,33 @@ class InnerOptimizer:
         self._placeholders = [placeholders[id(parameter)] for _, parameter in parameters]
         for group in every_group:
             group["params"] = [placeholders[id(parameter)] for parameter in group["params"]]
+
+    def _put_vectors_together(self) -> None:
+        vectors: dict[int, list[int]] = {}
+        for index, shape in enumerate(self._shapes):
+            if self.elementwise and len(shape) <= 1:
+                vectors.setdefault(id(self._groups[index]), []).append(index)
+            else:
+                self.buckets.append([index])
+        self.buckets += vectors.values()
+
+    def join(self, num_elements: int) -> None:
+        """
+        Make buckets of as many parameters of the same options as have so many elements, be they matrices or
+        vectors, instead. Only for an optimiser that stacks, and while it has no state.
+        """
+        self.buckets = []
+        latest, sizes = dict[int, list[int]](), dict[int, int]()
+        for index, shape in enumerate(self._shapes):
+            options, size = id(self._groups[index]), shape.numel()
+            if options not in latest or sizes[options] + size > num_elements:
+                latest[options], sizes[options] = [], 0
+                self.buckets.append(latest[options])
+            latest[options].append(index)
+            sizes[options] += size
+
+    def same_options(self, one: int, other: int) -> bool:
+        return self._options(one) is self._options(other)
 
     def begin(self, learning_rate_scale: float) -> None:
         """
@@ -144,7 +168,7 @@ class InnerOptimizer:
 
 
 EXTRAS = ("amsgrad", "maximize", "momentum", "differentiable")
-"""Options of PyTorch's optimisers that the closed forms leave out."""
+"""Options that the closed forms leave out."""
 
 
 def has_extras(group: dict[str, Any]) -> bool:
@@ -154,7 +178,7 @@ def has_extras(group: dict[str, Any]) -> bool:
 class InnerSgd(InnerOptimizer):
     """Gradient descent without momentum."""
 
-    elementwise = True
+    elementwise = stacks = True
 
     def _step(
         self, bucket: int, task: int, value: torch.Tensor, gradient: Gradient, out: torch.Tensor, last: bool
@@ -173,7 +197,7 @@ class InnerAdam(InnerOptimizer):
     gradient; only a third one needs the moments in memory.
     """
 
-    elementwise = True
+    elementwise = stacks = True
 
     def _step(
         self, bucket: int, task: int, value: torch.Tensor, gradient: Gradient, out: torch.Tensor, last: bool
@@ -231,7 +255,9 @@ class InnerAdam(InnerOptimizer):
 
 
 class InnerBertAdam(InnerOptimizer):
-    """BertAdam, with moments of one parameter at a time."""
+    """BertAdam, with moments of one bucket at a time."""
+
+    stacks = True
 
     def _step(
         self, bucket: int, task: int, value: torch.Tensor, gradient: Gradient, out: torch.Tensor, last: bool
@@ -242,7 +268,10 @@ class InnerBertAdam(InnerOptimizer):
             torch.zeros_like(value),
             torch.zeros_like(value),
         )
-        bert_adam_([out], [gradient()], [mean], [square], self._options(bucket))
+        # Stacked values have a row a task, and single ones the shape of their parameter.
+        shapes = [self._shapes[index] for index in self.buckets[bucket]]
+        sizes = [shape.numel() for shape in shapes] if out.shape != shapes[0] else None
+        bert_adam_([out], [gradient()], [mean], [square], self._options(bucket), sizes)
         if not last:
             self._state[bucket, task] = mean, square
 

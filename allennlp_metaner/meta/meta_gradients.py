@@ -18,16 +18,17 @@ from allennlp_metaner.meta.fast_weights import (
 )
 from allennlp_metaner.meta.functional import functional_call
 from allennlp_metaner.meta.inner_loop import InnerLoop
-from allennlp_metaner.meta.per_task_gradients import PerTaskGradients
-from allennlp_metaner.meta.scheduling import QUERY, limits_of, microbatches_of
+from allennlp_metaner.meta.scheduling import QUERY, limits_of
 from allennlp_metaner.nn.collate import collate
+from allennlp_metaner.nn.microbatches import microbatches_of
 from allennlp_metaner.nn.parameters import NamedParameters
+from allennlp_metaner.nn.per_task_gradients import PerTaskGradients
 from allennlp_metaner.nn.randomness import derived_seed
 
 REDUCTIONS = ("sum", "mean")
 
 TASKS_ADDED_UP = 32
-"""The gradients of so many queries are added up by one matrix product a layer."""
+"""The gradients of so many queries are added up by one product a layer."""
 
 HEAD = ["^classifier\\."]
 """The names of the parameters of the tagger's linear layer."""
@@ -243,10 +244,10 @@ def _displacement(model: Learner, adapted: AdaptedTasks) -> tuple[torch.Tensor, 
         loss = model.losses(adapted.queries).sum()
     moved = []
     for index, (_, parameter) in enumerate(adapted.parameters):
-        difference = parameter.detach() * len(adapted.tasks)
-        for task in range(len(adapted.tasks)):
-            difference -= adapted.weights.of_task(task, index)
-        moved.append(difference)
+        stacked, tasks = adapted.weights.stacked(index), range(len(adapted.tasks))
+        if stacked is None:
+            stacked = torch.stack([adapted.weights.of_task(task, index) for task in tasks])
+        moved.append((parameter.detach() - stacked).sum(0))
     return loss, moved
 
 

@@ -11,18 +11,17 @@ import torch
 from allennlp_metaner.meta.fast_weights import (
     AdaptedTasks,
     Batch,
-    FastWeights,
     Learner,
-    WorkerState,
     first_pass,
     losses_and_gradients,
     rows_of,
 )
-from allennlp_metaner.meta.functional import functional_call
-from allennlp_metaner.meta.per_task_gradients import PerTaskGradients
-from allennlp_metaner.nn.collate import longest, num_subwords
+from allennlp_metaner.meta.functional import TaskWeights, functional_call
+from allennlp_metaner.meta.stacked_weights import WorkerState
+from allennlp_metaner.nn.collate import Joined
 from allennlp_metaner.nn.memory import memory_of
 from allennlp_metaner.nn.parameters import NamedParameters
+from allennlp_metaner.nn.per_task_gradients import PerTaskGradients
 from allennlp_metaner.nn.randomness import TaskGenerators, derived_seed
 from allennlp_metaner.nn.task_rows import NotSeparableError
 
@@ -31,65 +30,11 @@ R = TypeVar("R")
 QUERY, FROZEN = -1, -2
 """Passes that are no steps, in the seeds of their random numbers."""
 
-FIXED_COST = 50
-"""The time that a task takes however short its sentences are, in subwords that take as long."""
-
 EFFICIENT_SUBWORDS = 384
 """From so many rows on, the matrix products of one CPU core gain nothing from more of them."""
 
 MEMORY_SHARE = 4
 """An inner loop plans with the fourth part of the memory: the model, its optimiser and data need some."""
-
-
-def microbatches_of(
-    batches: Sequence[Batch], others: Sequence[Batch], size: int, multiple: int = 1
-) -> list[list[int]]:
-    """
-    Tasks of like length, the longest first, in microbatches of like work. If there are several, their number
-    is a multiple of the number of cores, as long as that is no more than there are tasks.
-
-    # Parameters
-
-    batches : `Sequence[Batch]`
-        What goes through the model together, one a task.
-    others : `Sequence[Batch]`
-        What else makes work, one a task.
-    size : `int`
-        How many subwords of `batches` a microbatch has at most, unless it is a single task.
-    multiple : `int`, optional (default = `1`)
-        The number of cores.
-
-    # Returns
-
-    `list[list[int]]`
-        The indices of the tasks of each microbatch.
-    """
-    sizes = list(map(num_subwords, batches))
-    lengths = [max(longest(b), longest(o)) for b, o in zip(batches, others, strict=True)]
-    order = sorted(range(len(batches)), key=lambda task: (-lengths[task], task))
-    work = [own + num_subwords(other) + FIXED_COST for own, other in zip(sizes, others, strict=True)]
-    number = -(-sum(sizes) // size)
-    while True:
-        number = min(number + (-number % multiple if number > 1 else 0), len(order))
-        found = _split(order, work, number)
-        if all(len(tasks) == 1 or sum(sizes[task] for task in tasks) <= size for tasks in found):
-            return found
-        number += 1
-
-
-def _split(order: list[int], work: list[int], number: int) -> list[list[int]]:
-    """`order` in so many parts of like work, none of them empty."""
-    parts: list[list[int]] = []
-    done = 0
-    for position, task in enumerate(order):
-        # In the middle of its work, a task is in the part that is due.
-        due = (done + work[task] / 2) * number > len(parts) * sum(work)
-        missing = number - len(parts)
-        if missing and (due or len(order) - position <= missing):
-            parts.append([])
-        parts[-1].append(task)
-        done += work[task]
-    return parts
 
 
 class Limits(NamedTuple):
@@ -121,6 +66,7 @@ def limits_of(
     num_workers: Optional[int] = None,
     group_size: Optional[int] = None,
     microbatch_size: Optional[int] = None,
+    batched: bool = False,
 ) -> Limits:
     """
     # Parameters
@@ -130,16 +76,19 @@ def limits_of(
         Those that adapt.
     num_workers, group_size, microbatch_size : `int`, optional (default = `None`)
         If given, what they are to be.
+    batched : `bool`, optional (default = `False`)
+        Whether the weights of a group are stacked, so that a pass of many tasks is best.
     """
     device = parameters[0][1].device
     memory = memory_of(device) // MEMORY_SHARE
     copy = sum(parameter.numel() * parameter.element_size() for _, parameter in parameters)
-    cores = torch.get_num_threads() if device.type == "cpu" else 1
+    by_core = device.type == "cpu" and not batched
+    cores = torch.get_num_threads() if by_core else 1
     num_workers = num_workers or max(1, min(cores, memory // copy))
     of_worker = memory // num_workers
     if microbatch_size is None:
         microbatch_size = max(1, of_worker // _bytes_of_a_subword(model))
-        if device.type == "cpu":
+        if by_core:
             microbatch_size = min(microbatch_size, EFFICIENT_SUBWORDS)
     return Limits(
         num_workers, group_size or max(1, of_worker // (2 * copy)), microbatch_size, of_worker >= 2 * copy
@@ -173,9 +122,11 @@ class MicrobatchRun:
     model : `Learner`
     parameters : `NamedParameters`
         Those that adapt.
-    steps : `Sequence[Sequence[Batch]]`
-        For each task, the sentences that each of its steps is taken on.
-    queries : `Sequence[Batch]`
+    supports : `Joined`
+        The batches that steps are taken on.
+    steps : `Sequence[Sequence[int]]`
+        For each task, the batch that each of its steps is taken on.
+    queries : `Joined`
     seeds : `Sequence[int]`
         One a task.
     max_loss_weight : `float`, optional
@@ -193,8 +144,9 @@ class MicrobatchRun:
 
     model: Learner
     parameters: NamedParameters
-    steps: Sequence[Sequence[Batch]]
-    queries: Sequence[Batch]
+    supports: Joined
+    steps: Sequence[Sequence[int]]
+    queries: Joined
     seeds: Sequence[int]
     max_loss_weight: float | None
     learning_rate_scale: float
@@ -225,8 +177,8 @@ class MicrobatchRun:
 
     def _at_once(self, state: WorkerState, microbatch: list[int]) -> Iterator[AdaptedTasks]:
         for tasks, gradients in self._first_pass(microbatch):
-            weights = FastWeights(state.optimizer, self.parameters, gradients, 0, len(tasks))
-            yield self._adapted(tasks, weights, [self.queries[task] for task in tasks])
+            weights = state.single_step(gradients, len(tasks))
+            yield self._adapted(tasks, weights, self.queries.choose(tasks))
 
     def _in_groups(self, state: WorkerState, microbatch: list[int]) -> Iterator[AdaptedTasks]:
         for tasks, gradients in self._first_pass(microbatch):
@@ -239,7 +191,7 @@ class MicrobatchRun:
                 first += len(own)
 
     def _first_pass(self, microbatch: list[int]) -> Iterator[tuple[list[int], PerTaskGradients]]:
-        supports = [self.steps[task][0] for task in microbatch]
+        supports = self.supports.choose([self.steps[task][0] for task in microbatch])
         seeds = [derived_seed(self.seeds[task], 0) for task in microbatch]
         for own, _, gradients in first_pass(
             self.model, supports, self.parameters, seeds, self.max_loss_weight
@@ -266,8 +218,10 @@ class MicrobatchRun:
         num_steps = len(self.steps[group[0]])
         later = [(step, task) for step in range(1, num_steps) for task in group]
         # Queries go apart, since they may be much longer or shorter than support sets.
-        supports = self._prepared(later, [self.steps[task][step] for step, task in later])
-        queries = [self.queries[task] for task in group]
+        supports = self._prepared(
+            later, self.supports.choose([self.steps[task][step] for step, task in later])
+        )
+        queries = self.queries.choose(group)
         if not self.predicts:
             queries = self._prepared([(QUERY, task) for task in group], queries)
         weights = state.step(gradients, first, len(group), None, last=num_steps == 1)
@@ -280,16 +234,16 @@ class MicrobatchRun:
             weights = state.step(gradients, 0, len(group), weights, last=step == num_steps - 1)
         return self._adapted(group, weights, queries)
 
-    def _adapted(self, tasks: list[int], weights: FastWeights, queries: Sequence[Batch]) -> AdaptedTasks:
+    def _adapted(self, tasks: list[int], weights: TaskWeights, queries: Sequence[Batch]) -> AdaptedTasks:
         seeds = [derived_seed(self.seeds[task], QUERY) for task in tasks]
         return AdaptedTasks(tasks, weights, self.parameters, queries, seeds)
 
-    def _prepared(self, passes: list[tuple[int, int]], batches: list[Batch]) -> list[Batch]:
+    def _prepared(self, passes: list[tuple[int, int]], batches: Joined) -> Joined:
         """Batches with the hidden states of frozen layers, each for a pass (step or query) of a task."""
         if not batches:
-            return []
+            return batches
         rows = rows_of(self.model, batches)
         seeds = [derived_seed(self.seeds[task], FROZEN, step) for step, task in passes]
         generators = TaskGenerators(seeds, rows, self.parameters[0][1].device)
         with functional_call([], None, rows, generators):
-            return list(self.model.prepared(batches))
+            return Joined.of(self.model.prepared(batches))

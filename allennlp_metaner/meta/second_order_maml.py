@@ -10,6 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from allennlp_metaner.meta.fast_weights import Batch, Learner
 from allennlp_metaner.meta.inner_optimizers import has_extras
 from allennlp_metaner.meta.meta_gradients import MetaGradient, MetaGradientOutput, TaskBatch
+from allennlp_metaner.nn.collate import Joined
 from allennlp_metaner.nn.parameters import NamedParameters
 from allennlp_metaner.nn.randomness import derived_seed
 
@@ -73,8 +74,9 @@ class Maml(MetaGradient):
         """The query's loss after the inner loop, as a function of the meta parameters."""
         names = [name for name, _ in adapting]
         values: list[torch.Tensor] = [parameter for _, parameter in adapting]
-        for batch in self._inner_loop.batches_of_steps(task["support"]):
-            loss = losses_of.at(names, values, batch)
+        passes, (order,) = self._inner_loop.passes(Joined.of([task["support"]]))
+        for number in order:
+            loss = losses_of.at(names, values, passes[number])
             gradients = torch.autograd.grad(
                 loss, values, create_graph=True, allow_unused=True, materialize_grads=True
             )

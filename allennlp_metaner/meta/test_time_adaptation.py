@@ -137,13 +137,15 @@ def _apart(output: dict[str, Any], num_queries: int) -> list[dict[str, Any]]:
     """The output of each query, from what the model returned for all of them."""
     if num_queries == 1:
         return [output]
-    apart = [
-        {key: value[number : number + 1] for key, value in output.items() if key != "loss"}
-        for number in range(num_queries)
-    ]
+    parts = {
+        key: value.split(1) if isinstance(value, torch.Tensor) else [[entry] for entry in value]
+        for key, value in output.items()
+        if key != "loss"
+    }
+    apart = [{key: part[number] for key, part in parts.items()} for number in range(num_queries)]
     if "loss" in output:
         losses = output.get("losses", output["loss"].expand(num_queries) / num_queries)
-        for own, loss in zip(apart, losses, strict=True):
+        for own, loss in zip(apart, losses.unbind(), strict=True):
             own["loss"] = loss
     return apart
 

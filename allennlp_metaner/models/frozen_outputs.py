@@ -7,7 +7,7 @@ import torch
 from allennlp.modules import TextFieldEmbedder
 
 from allennlp_metaner.models.word_transformer_embedder import WordTransformerEmbedder
-from allennlp_metaner.nn.collate import collate
+from allennlp_metaner.nn.collate import Joined
 
 
 class FrozenOutputs:
@@ -18,7 +18,7 @@ class FrozenOutputs:
 
     text_field_embedder: TextFieldEmbedder
 
-    def prepared(self, batches: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    def prepared(self, batches: Sequence[dict[str, Any]]) -> Joined:
         """
         The batches, with the outputs of the encoder's frozen layers where there are any: these are the same
         whatever values the trainable parameters have, and are computed for all batches in one pass.
@@ -29,21 +29,17 @@ class FrozenOutputs:
 
         # Returns
 
-        `list[dict[str, Any]]`
+        `Joined`
             Batches for [`losses`](./max_loss_tagger.md#losses) and [`forward`](./max_loss_tagger.md#forward).
         """
-        tokens = [dict(batch["tokens"]) for batch in batches]
+        joined = Joined.of(batches)
+        tokens = dict(joined.whole["tokens"])
         for name, embedder in token_embedders(self.text_field_embedder):
             with torch.no_grad():
-                bottom = embedder.bottom(**collate([each[name] for each in tokens]))
-            if bottom is None:
-                continue
-            row = 0
-            for each in tokens:
-                num_rows = len(each[name]["token_ids"])
-                each[name] = {**each[name], "bottom": bottom[row : row + num_rows]}
-                row += num_rows
-        return [{**batch, "tokens": each} for batch, each in zip(batches, tokens, strict=True)]
+                bottom = embedder.bottom(**tokens[name])
+            if bottom is not None:
+                tokens[name] = {**tokens[name], "bottom": bottom}
+        return joined.replaced(tokens=tokens)
 
     def num_packed_rows(self, batches: Sequence[dict[str, Any]]) -> list[list[int]]:
         """
@@ -59,11 +55,12 @@ class FrozenOutputs:
         `list[list[int]]`
             For each embedder that packs sentences, a number a batch.
         """
+        joined = Joined.of(batches)
         found = [
-            embedder.num_packed_rows([batch["tokens"][name]["wordpiece_mask"] for batch in batches])
+            embedder.num_packed_rows(joined.whole["tokens"][name]["wordpiece_mask"])
             for name, embedder in token_embedders(self.text_field_embedder)
         ]
-        return [numbers for numbers in found if numbers is not None]
+        return [joined.sums(numbers) for numbers in found if numbers is not None]
 
 
 def token_embedders(embedder: TextFieldEmbedder) -> Iterator[tuple[str, WordTransformerEmbedder]]:

@@ -21,7 +21,7 @@ from allennlp_metaner.models.freezing import freeze_bottom
 from allennlp_metaner.models.frozen_outputs import FrozenOutputs
 from allennlp_metaner.models.nearest_words import NearestWords
 from allennlp_metaner.models.subword_labels import SubwordLabels
-from allennlp_metaner.nn.collate import collate
+from allennlp_metaner.nn.collate import Joined
 from allennlp_metaner.nn.finite import check_finite
 from allennlp_metaner.nn.linear import fast_linear
 from allennlp_metaner.nn.max_loss import REDUCTIONS, max_loss, token_losses
@@ -156,14 +156,10 @@ class MaxLossTagger(FrozenOutputs, AdaptableModel):
         `torch.Tensor`
             Shape `(num_batches,)`.
         """
-        logits = self._logits(collate([batch["tokens"] for batch in batches]))
-        losses, row = [], 0
-        for batch in batches:
-            tokens, tags = batch["tokens"], batch["tags"]
-            rows = logits[row : row + len(tags)]
-            losses.append(self._loss(rows, tokens, tags, max_loss_weight))
-            row += len(tags)
-        return torch.stack(losses)
+        joined = Joined.of(batches)
+        tokens = joined.whole["tokens"]
+        logits = self._logits(tokens)
+        return self._loss(logits, tokens, joined.whole["tags"], max_loss_weight, sizes=joined.sizes)
 
     @exclusive()
     def forward(
@@ -275,6 +271,7 @@ class MaxLossTagger(FrozenOutputs, AdaptableModel):
         max_loss_weight: float | None,
         reduction: str | None = None,
         teacher: tuple[torch.Tensor, torch.Tensor | None] | None = None,
+        sizes: Sequence[int] | None = None,
     ) -> torch.Tensor:
         mask: torch.Tensor = get_text_field_mask(tokens)
         if self._subword_labels is not None:
@@ -287,4 +284,4 @@ class MaxLossTagger(FrozenOutputs, AdaptableModel):
             losses = self._student_loss(logits, tags, mask, *teacher)
         else:
             raise ConfigurationError("a student with subword_labels: a teacher's probabilities are of words")
-        return max_loss(losses, mask, weight, reduction or self._loss_reduction)
+        return max_loss(losses, mask, weight, reduction or self._loss_reduction, sizes)

@@ -1,6 +1,6 @@
 """Subwords to word vectors, through overlapping windows where a sentence is too long for the encoder."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Optional
 
 import torch
@@ -139,14 +139,14 @@ class WordTransformerEmbedder(TokenEmbedder):
             return vectors
         return vectors.gather(1, first.unsqueeze(2).expand(-1, -1, vectors.size(2)))
 
-    def num_packed_rows(self, wordpiece_masks: Sequence[torch.Tensor]) -> list[int] | None:
+    def num_packed_rows(self, wordpiece_mask: torch.Tensor) -> list[int] | None:
         """
-        The number of rows of each batch, `wordpiece_masks` of shape `(num_sentences, num_subwords)`, when all
-        are joined to one. `None` if layers run on padded sentences or on windows.
+        The number of rows of each sentence, `wordpiece_mask` of shape `(num_sentences, num_subwords)`. `None`
+        if layers run on padded sentences or on windows.
         """
-        if not self._is_like_bert() or max(mask.size(1) for mask in wordpiece_masks) > self.max_length:
+        if not self._is_like_bert() or wordpiece_mask.size(1) > self.max_length:
             return None
-        return [int(mask.sum()) for mask in wordpiece_masks]
+        return wordpiece_mask.sum(dim=1).tolist()
 
     def bottom(
         self,

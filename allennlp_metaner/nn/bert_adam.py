@@ -98,8 +98,25 @@ def bert_adam_(
     means: list[torch.Tensor],
     squares: list[torch.Tensor],
     group: dict[str, Any],
+    sizes: Optional[list[int]] = None,
 ) -> None:
-    if group["max_grad_norm"] > 0:
+    """
+    One step of several parameters, in their place.
+
+    # Parameters
+
+    parameters, gradients, means, squares : `list[torch.Tensor]`
+        Their values, and the moments of their gradients.
+    group : `dict[str, Any]`
+        The options.
+    sizes : `list[int]`, optional (default = `None`)
+        If given, each tensor has a row for each of several independent copies of parameters of these sizes,
+        end to end, and gradients may change.
+    """
+    if group["max_grad_norm"] > 0 and sizes is not None:
+        for gradient in gradients:
+            _clip_parts_(gradient, sizes, group["max_grad_norm"])
+    elif group["max_grad_norm"] > 0:
         norms = torch._foreach_norm(gradients)
         factors = [(group["max_grad_norm"] / (norm + 1e-6)).clamp(max=1.0) for norm in norms]
         gradients = list(torch._foreach_mul(gradients, factors))
@@ -113,3 +130,11 @@ def bert_adam_(
     if group["weight_decay"] > 0:
         torch._foreach_add_(updates, parameters, alpha=group["weight_decay"])
     torch._foreach_add_(parameters, updates, alpha=-group["lr"])
+
+
+def _clip_parts_(gradient: torch.Tensor, sizes: list[int], max_norm: float) -> None:
+    parts = gradient.split(sizes, dim=1)
+    norms = torch.stack([torch.linalg.vector_norm(part, dim=1) for part in parts])
+    factors = (max_norm / (norms + 1e-6)).clamp_(max=1.0)
+    for part, factor in zip(parts, factors.unsqueeze(2).unbind(), strict=True):
+        part.mul_(factor)

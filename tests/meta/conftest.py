@@ -20,6 +20,8 @@ from transformers import (
     BertTokenizerFast,
     DistilBertConfig,
     DistilBertModel,
+    RobertaConfig,
+    RobertaModel,
     XLMRobertaConfig,
     XLMRobertaModel,
 )
@@ -117,11 +119,12 @@ def make_tasks(tiny_encoder: str, make_instances: InstanceMaker, vocab: Vocabula
 
 @pytest.fixture(scope="session")
 def other_encoders(tiny_encoder: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The directories of a random XLM-R and a random DistilBERT, each as tiny as the BERT."""
+    """The directories of a random XLM-R, RoBERTa and DistilBERT, each as tiny as the BERT."""
     root = tmp_path_factory.mktemp("other_encoders")
     pieces = (Path(tiny_encoder) / "vocab.txt").read_text("utf-8").split()[5:]
     special = {
         "xlm-roberta": ["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
+        "roberta": ["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
         "distilbert": ["[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]"],
     }
     for name, (cls, pad, sep, unk, mask) in special.items():
@@ -141,20 +144,20 @@ def other_encoders(tiny_encoder: str, tmp_path_factory: pytest.TempPathFactory) 
     size = 5 + len(pieces)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        xlm_r = XLMRobertaConfig(
-            vocab_size=size,
-            hidden_size=16,
-            num_hidden_layers=5,
-            num_attention_heads=2,
-            intermediate_size=32,
-            max_position_embeddings=162,
-            type_vocab_size=1,
-            pad_token_id=1,
-            bos_token_id=0,
-            eos_token_id=2,
-            initializer_range=0.3,
-        )
-        XLMRobertaModel(xlm_r).save_pretrained(str(root / "xlm-roberta"))
+        roberta: dict[str, Any] = {
+            "vocab_size": size,
+            "hidden_size": 16,
+            "num_hidden_layers": 5,
+            "num_attention_heads": 2,
+            "intermediate_size": 32,
+            "max_position_embeddings": 162,
+            "type_vocab_size": 1,
+            "pad_token_id": 1,
+            "bos_token_id": 0,
+            "eos_token_id": 2,
+            "initializer_range": 0.3,
+        }
+        XLMRobertaModel(XLMRobertaConfig(**roberta)).save_pretrained(str(root / "xlm-roberta"))
         distilbert = DistilBertConfig(
             vocab_size=size,
             dim=16,
@@ -166,6 +169,7 @@ def other_encoders(tiny_encoder: str, tmp_path_factory: pytest.TempPathFactory) 
             initializer_range=0.3,
         )
         DistilBertModel(distilbert).save_pretrained(str(root / "distilbert"))
+        RobertaModel(RobertaConfig(**roberta)).save_pretrained(str(root / "roberta"))
     return {name: str(root / name) for name in special}
 
 
@@ -287,6 +291,12 @@ def reference() -> SimpleNamespace:
         updates=lambda name, scale=1.0: OPTIMIZERS[name](LEARNING_RATES[name] * scale),
         of_pytorch=OfPyTorch,
     )
+
+
+@pytest.fixture
+def execution() -> str:
+    """Of inner loops. Tests that are parametrised by it run in both ways."""
+    return "per_task"
 
 
 @pytest.fixture(scope="session")

@@ -10,10 +10,10 @@ from allennlp.data import TensorDict
 from torch.nn import functional
 
 from allennlp_metaner.meta.functional import functional_call, per_task_gradients
-from allennlp_metaner.meta.per_task_gradients import PerTaskGradients
 from allennlp_metaner.models.max_loss_tagger import MaxLossTagger
 from allennlp_metaner.nn.collate import collate
 from allennlp_metaner.nn.parameters import NamedParameters, trainable_parameters
+from allennlp_metaner.nn.per_task_gradients import PerTaskGradients
 from allennlp_metaner.nn.randomness import TaskGenerators
 from allennlp_metaner.nn.task_rows import NotSeparableError, TaskRows
 from allennlp_metaner.tasks.task_field import Task
@@ -39,6 +39,9 @@ class Given:
 
     def __init__(self, of_task: Callable[[int, int], torch.Tensor]) -> None:
         self.of_task = of_task
+
+    def stacked(self, index: int) -> None:
+        return None
 
 
 def rows_of(batches: list[TensorDict], packs: bool = True) -> TaskRows:

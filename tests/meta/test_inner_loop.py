@@ -20,11 +20,13 @@ from allennlp_metaner.meta import scheduling as scheduling_module
 from allennlp_metaner.meta.fast_weights import AdaptedTasks, losses_and_gradients
 from allennlp_metaner.meta.inner_loop import InnerLoop
 from allennlp_metaner.meta.meta_gradients import FirstOrderMaml
-from allennlp_metaner.meta.per_task_gradients import LinearFunction, PerTaskGradients
-from allennlp_metaner.meta.scheduling import FIXED_COST, MEMORY_SHARE, microbatches_of
+from allennlp_metaner.meta.scheduling import MEMORY_SHARE
 from allennlp_metaner.meta.test_time_adaptation import TestTimeAdaptation
 from allennlp_metaner.models.max_loss_tagger import MaxLossTagger
+from allennlp_metaner.nn.microbatches import FIXED_COST, microbatches_of
 from allennlp_metaner.nn.parameters import trainable_parameters
+from allennlp_metaner.nn.per_task_gradients import PerTaskGradients
+from allennlp_metaner.nn.task_layers import LinearFunction
 from allennlp_metaner.tasks.task_field import Task
 
 LR = 1e-3
@@ -188,6 +190,31 @@ def test_from_params(model: MaxLossTagger, tasks: list[Task], moved: Mover) -> N
     torch.testing.assert_close(
         moved(loop, model, tasks[0]), moved(InnerLoop(Lazy(SgdOptimizer, lr=LR), 1), model, tasks[0])
     )
+
+
+def test_executions_that_are_refused(model: MaxLossTagger, tasks: list[Task], moved: Mover) -> None:
+    with pytest.raises(ConfigurationError, match=r"execution='fast' .* one of auto, per_task, batched"):
+        InnerLoop(execution="fast")
+    momentum: Any = Lazy(SgdOptimizer, lr=LR, momentum=0.9)
+    with pytest.raises(ConfigurationError, match=r"'batched' .* no steps .*\(SgdOptimizer\): take Adam"):
+        moved(InnerLoop(momentum, 1, execution="batched"), model, tasks[0])
+
+
+@pytest.mark.parametrize(("execution", "expected"), [("auto", 0), ("per_task", 0), ("batched", 1)])
+def test_execution(
+    model: MaxLossTagger,
+    tasks: list[Task],
+    monkeypatch: pytest.MonkeyPatch,
+    execution: str,
+    expected: int,
+) -> None:
+    """On a CPU, the products of a layer are batched only if asked for: then it is one for all tasks."""
+    number, original = [], torch.baddbmm
+    monkeypatch.setattr(torch, "baddbmm", lambda *a, **k: number.append(len(a[1])) or original(*a, **k))
+    loop = InnerLoop.from_params(Params({"execution": execution, "num_steps": 2}))
+    FirstOrderMaml(loop)(model, trainable_parameters(model), tasks, seed=0)
+    # Two passes with fast weights, each through a classifier and two layers with six products.
+    assert number == expected * 2 * (2 * 6 + 1) * [3]
 
 
 def mapped(

@@ -13,10 +13,10 @@ from allennlp.common.checks import ConfigurationError
 from allennlp_metaner.meta import functional as functional_module
 from allennlp_metaner.meta.inner_loop import InnerLoop
 from allennlp_metaner.meta.meta_gradients import HEAD, Anil, FirstOrderMaml, MetaGradient
-from allennlp_metaner.meta.per_task_gradients import LinearFunction
 from allennlp_metaner.meta.test_time_adaptation import TestTimeAdaptation
 from allennlp_metaner.models.max_loss_tagger import MaxLossTagger
 from allennlp_metaner.nn.parameters import trainable_parameters
+from allennlp_metaner.nn.task_layers import LinearFunction
 from allennlp_metaner.tasks.task_field import Task
 
 LAMBDA = 2.0
@@ -76,6 +76,8 @@ WAYS: list[dict[str, Any]] = [
     {},
     {"microbatch_size": 1, "num_workers": 2},
     {"microbatch_size": 10_000, "group_size": 2},
+    {"execution": "batched"},
+    {"execution": "batched", "group_size": 2},
 ]
 
 

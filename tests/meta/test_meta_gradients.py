@@ -17,14 +17,15 @@ from allennlp.training.optimizers import (
 
 from allennlp_metaner.meta import meta_gradients as module
 from allennlp_metaner.meta import scheduling as scheduling_module
-from allennlp_metaner.meta.fast_weights import FastWeights, WorkerState
+from allennlp_metaner.meta.fast_weights import FastWeights
 from allennlp_metaner.meta.inner_loop import InnerLoop
 from allennlp_metaner.meta.inner_optimizers import InnerOptimizer
 from allennlp_metaner.meta.meta_gradients import FirstOrderMaml, MetaGradient
-from allennlp_metaner.meta.per_task_gradients import PerTaskGradients
+from allennlp_metaner.meta.stacked_weights import WorkerState
 from allennlp_metaner.models import max_loss_tagger
 from allennlp_metaner.models.max_loss_tagger import MaxLossTagger
 from allennlp_metaner.nn.parameters import preserved, trainable_parameters
+from allennlp_metaner.nn.per_task_gradients import PerTaskGradients
 from allennlp_metaner.nn.randomness import derived_seed
 from allennlp_metaner.tasks.task_field import Task
 
@@ -49,6 +50,8 @@ WAYS = [
 ]
 """Sizes of chunks and groups, and numbers of workers."""
 
+in_both_ways = pytest.mark.parametrize("execution", ["per_task", "batched"])
+
 
 @pytest.fixture
 def model(make_tagger: TaggerMaker) -> MaxLossTagger:
@@ -56,10 +59,11 @@ def model(make_tagger: TaggerMaker) -> MaxLossTagger:
 
 
 @pytest.fixture
-def algorithm(reference: SimpleNamespace) -> Callable[..., FirstOrderMaml]:
+def algorithm(reference: SimpleNamespace, execution: str) -> Callable[..., FirstOrderMaml]:
     def make(
         optimizer: str = "adam", num_steps: int = 2, reduction: str = "sum", **options: Any
     ) -> FirstOrderMaml:
+        options.setdefault("execution", execution)
         return FirstOrderMaml(InnerLoop(reference.lazy(optimizer), num_steps, **options), reduction)
 
     return make
@@ -117,6 +121,7 @@ def identical(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> bool:
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("num_support", [1, 2, 5])
 @pytest.mark.parametrize("num_steps", [1, 2, 3])
+@in_both_ways
 def test_equals_the_reference(
     model: MaxLossTagger,
     make_tasks: TaskMaker,
@@ -132,6 +137,7 @@ def test_equals_the_reference(
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("num_support", [1, 2, 5])
 @pytest.mark.parametrize("num_steps", [1, 2, 3])
+@in_both_ways
 def test_adapted_parameters_equal_the_reference(
     model: MaxLossTagger,
     make_tasks: TaskMaker,
@@ -141,9 +147,10 @@ def test_adapted_parameters_equal_the_reference(
     optimizer: str,
     num_support: int,
     num_steps: int,
+    execution: str,
 ) -> None:
     supports = [task["support"] for task in make_tasks(2, num_support)]
-    found = adapt(InnerLoop(reference.lazy(optimizer), num_steps), model, supports)
+    found = adapt(InnerLoop(reference.lazy(optimizer), num_steps, execution=execution), model, supports)
     for support, ours in zip(supports, found, strict=True):
         theirs = reference.adapted(model, support, reference.updates(optimizer), num_steps)
         assert difference_of_steps(model, ours, theirs) <= TOLERANCE
@@ -186,6 +193,7 @@ class TestManyTasks:
         return found
 
     @pytest.mark.parametrize(("microbatch_size", "group_size", "num_workers"), WAYS)
+    @in_both_ways
     def test_gradient(
         self,
         model: MaxLossTagger,
@@ -211,6 +219,7 @@ class TestManyTasks:
             assert reference.relative_difference(found, theirs) <= TOLERANCE
 
     @pytest.mark.parametrize(("microbatch_size", "group_size", "num_workers"), WAYS)
+    @in_both_ways
     def test_adapted_parameters(
         self,
         model: MaxLossTagger,
@@ -222,10 +231,12 @@ class TestManyTasks:
         microbatch_size: int,
         group_size: int | None,
         num_workers: int,
+        execution: str,
     ) -> None:
         loop = InnerLoop(
             reference.lazy("adam"),
             self.NUM_STEPS,
+            execution=execution,
             microbatch_size=microbatch_size,
             group_size=group_size,
             num_workers=num_workers,
@@ -354,6 +365,7 @@ class TestManyTasks:
                 assert bool(state.buffers._pieces) == (memory > 1000)
         assert kept[0] is True and kept[-1] is False and kept == sorted(kept, reverse=True)
 
+    @in_both_ways
     def test_single_precision(
         self,
         make_tagger: TaggerMaker,
@@ -382,9 +394,13 @@ GENERIC = {
     "amsgrad": (AdamOptimizer, torch.optim.Adam, {"lr": 1e-4, "amsgrad": True}),
     "betas": (AdamOptimizer, torch.optim.Adam, {"lr": 1e-4, "betas": (0.5, 0.9), "eps": 1e-3}),
 }
+STACKS = ("sgd_decay", "adamw", "adam_l2", "betas")
 
 
-@pytest.mark.parametrize("optimizer", GENERIC)
+@pytest.mark.parametrize(
+    ("optimizer", "execution"),
+    [(name, "per_task") for name in GENERIC] + [(name, "batched") for name in STACKS],
+)
 @pytest.mark.parametrize("num_steps", [1, 2, 3])
 def test_other_optimizers_equal_pytorchs_own(
     model: MaxLossTagger,
@@ -394,11 +410,12 @@ def test_other_optimizers_equal_pytorchs_own(
     difference_of_steps: Callable[..., float],
     optimizer: str,
     num_steps: int,
+    execution: str,
 ) -> None:
     ours, theirs, options = GENERIC[optimizer]
     tasks = make_tasks(2, (2, 1))
     supports = [task["support"] for task in tasks]
-    loop = InnerLoop(Lazy(ours, **options), num_steps)
+    loop = InnerLoop(Lazy(ours, **options), num_steps, execution=execution)
     for support, found in zip(supports, adapt(loop, model, supports), strict=True):
         expected = reference.adapted(model, support, reference.of_pytorch(theirs, **options), num_steps)
         assert difference_of_steps(model, found, expected) <= TOLERANCE
@@ -410,12 +427,14 @@ def test_other_optimizers_equal_pytorchs_own(
     assert reference.relative_difference(gradient, [expected[n] for n, _ in parameters]) <= TOLERANCE
 
 
+@in_both_ways
 def test_parameter_groups(
     model: MaxLossTagger,
     make_tasks: TaskMaker,
     reference: SimpleNamespace,
     adapt: Callable[..., list[Weights]],
     difference_of_steps: Callable[..., float],
+    execution: str,
 ) -> None:
     """Each with a learning rate and a weight decay of its own."""
     options = {"classifier": {"lr": 1e-2, "weight_decay": 0.3}, r"layer\.3.*bias": {"lr": 1e-3}, "": {}}
@@ -432,13 +451,15 @@ def test_parameter_groups(
             return self.updates[number].step(name, weight, gradient)
 
     groups = [([regex], own) for regex, own in options.items() if regex]
-    loop = InnerLoop(Lazy(AdamWOptimizer, **defaults, parameter_groups=groups), num_steps=3)
+    optimizer = Lazy(AdamWOptimizer, **defaults, parameter_groups=groups)
+    loop = InnerLoop(optimizer, num_steps=3, execution=execution)
     supports = [task["support"] for task in make_tasks(2, 2)]
     for support, found in zip(supports, adapt(loop, model, supports), strict=True):
         expected = reference.adapted(model, support, Grouped(), 3)
         assert difference_of_steps(model, found, expected) <= TOLERANCE
 
 
+@in_both_ways
 class TestFallbacks:
     """Models whose tasks cannot share a pass, and layers that the fast path does not know."""
 
@@ -522,7 +543,7 @@ class TestFallbacks:
         assert len(trainable_parameters(model)) == number - 3
         assert difference_from_reference(model, make_tasks(5, RAGGED)) <= TOLERANCE
 
-    @pytest.mark.parametrize("encoder", ["xlm-roberta", "distilbert"])
+    @pytest.mark.parametrize("encoder", ["xlm-roberta", "roberta", "distilbert"])
     @pytest.mark.parametrize("num_steps", [1, 2])
     def test_other_encoders(
         self,
@@ -783,6 +804,7 @@ def test_leaves_gradients_alone(
     assert all(gradient is not None and bool((gradient == 1).all()) for gradient in before)
 
 
+@in_both_ways
 class TestRandomNumbersOfTasks:
     """Dropout belongs to a task: the tasks it shares a pass with, or a worker, make no difference."""
 

@@ -35,7 +35,9 @@ def step(
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"microbatch_size": 1, "num_workers": 2}, {"group_size": 2}], ids=str
+    "options",
+    [{}, {"microbatch_size": 1, "num_workers": 2}, {"group_size": 2}, {"execution": "batched"}],
+    ids=str,
 )
 @pytest.mark.parametrize(("optimizer", "num_steps"), [("sgd", 1), ("sgd", 2), ("adam", 2), ("bert_adam", 1)])
 @pytest.mark.parametrize("reduction", ["sum", "mean"])

@@ -11,9 +11,9 @@ from allennlp_metaner.meta.scheduling import (
     MEMORY_SHARE,
     Limits,
     limits_of,
-    microbatches_of,
 )
 from allennlp_metaner.nn.memory import memory_of
+from allennlp_metaner.nn.microbatches import microbatches_of
 from allennlp_metaner.nn.parameters import NamedParameters, trainable_parameters
 
 GIB = 2**30

@@ -17,14 +17,16 @@ from allennlp_metaner.models.max_loss_tagger import MaxLossTagger
 from allennlp_metaner.tasks.task_field import Task
 
 TOLERANCE = 1e-9
-LOOP_OPTIONS = {"num_steps", "microbatch_size", "num_workers", "optimizer"}
+LOOP_OPTIONS = {"num_steps", "microbatch_size", "num_workers", "optimizer", "execution"}
 
 
-WAYS: list[dict[str, int]] = [
+WAYS: list[dict[str, Any]] = [
     {},
     {"microbatch_size": 1, "num_workers": 2},
     {"microbatch_size": 40, "num_workers": 3},
     {"microbatch_size": 10_000, "num_workers": 1},
+    {"execution": "batched"},
+    {"execution": "batched", "microbatch_size": 40, "num_workers": 2},
 ]
 
 
@@ -137,16 +139,18 @@ def test_single_precision(model: MaxLossTagger, make_tasks: Callable[..., list[T
         assert relative(output["logits"].double(), theirs) <= 1e-4
 
 
-@pytest.mark.parametrize("encoder", ["xlm-roberta", "distilbert"])
+@pytest.mark.parametrize("execution", ["per_task", "batched"])
+@pytest.mark.parametrize("encoder", ["xlm-roberta", "roberta", "distilbert"])
 def test_other_encoders(
     make_tagger: Callable[..., MaxLossTagger],
     make_tasks: Callable[..., list[Task]],
     other_encoders: dict[str, str],
     encoder: str,
+    execution: str,
 ) -> None:
     model = make_tagger(other_encoders[encoder])
     tasks = make_tasks(5, (1, 2, 5), other_encoders[encoder])
-    for output, task in zip(make_adaptation().predict(model, tasks), tasks, strict=True):
+    for output, task in zip(make_adaptation(execution=execution).predict(model, tasks), tasks, strict=True):
         assert relative(output["logits"], reference_logits(model, task, 1e-2)) <= TOLERANCE
 
 
@@ -155,15 +159,17 @@ def test_other_encoders(
     [{"frozen_layers": None}, {"embedder": {"max_length": 9, "overlap": 3}}],
     ids=["trainable embeddings", "windows"],
 )
+@pytest.mark.parametrize("execution", ["per_task", "batched"])
 def test_tasks_that_cannot_share_a_pass(
     make_tagger: Callable[..., MaxLossTagger],
     make_tasks: Callable[..., list[Task]],
     options: dict[str, Any],
+    execution: str,
 ) -> None:
     """Whether it is the update that fails to keep them apart, or the labelling."""
     model = make_tagger(**options)
     tasks = make_tasks(8, (1, 2, 5))
-    for output, task in zip(make_adaptation().predict(model, tasks), tasks, strict=True):
+    for output, task in zip(make_adaptation(execution=execution).predict(model, tasks), tasks, strict=True):
         assert relative(output["logits"], reference_logits(model, task, 1e-2)) <= TOLERANCE
 
 

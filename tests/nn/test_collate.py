@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from allennlp_metaner.nn.collate import collate, longest, num_sentences, num_subwords
+from allennlp_metaner.nn.collate import Joined, collate, longest, num_sentences, num_subwords
 
 
 def batch(*lengths: int, first: int = 1) -> dict[str, Any]:
@@ -101,3 +101,53 @@ def test_num_subwords() -> None:
     subwords = found["tokens"]["tokens"]["token_ids"] > 0
     assert num_subwords({**found, "other": {"wordpiece_mask": subwords}}) == 10
     assert num_subwords({"tags": torch.zeros(2, 7)}) == 14
+
+
+def same(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
+    pairs = zip(flat(ours).values(), flat(theirs).values(), strict=True)
+    return all(a == b if isinstance(a, list) else torch.equal(a, b) for a, b in pairs)
+
+
+class TestJoined:
+    LENGTHS = ([5, 2], [1], [3, 3, 4], [7])
+
+    @pytest.fixture
+    def batches(self) -> list[dict[str, Any]]:
+        return [batch(*lengths, first=1000 * n) for n, lengths in enumerate(self.LENGTHS)]
+
+    def test_each_batch_is_as_it_was(self, batches: list[dict[str, Any]]) -> None:
+        joined = Joined.of(batches)
+        assert len(joined) == 4
+        assert all(same(ours, theirs) for ours, theirs in zip(joined, batches, strict=True))
+        assert same(joined[-1], batches[-1])
+        assert Joined.of(joined) is joined
+
+    @pytest.mark.parametrize("chosen", [[0, 1, 2, 3], [2, 0], [1], [1, 2], [3, 3, 0], []], ids=str)
+    def test_chosen(self, batches: list[dict[str, Any]], chosen: list[int]) -> None:
+        """As if the others had never been there: padded no longer than they need."""
+        found = Joined.of(batches).choose(chosen)
+        assert found.sizes == [len(self.LENGTHS[i]) for i in chosen]
+        assert found.longest == [max(self.LENGTHS[i]) + 1 for i in chosen]
+        assert all(same(ours, batches[i]) for ours, i in zip(found, chosen, strict=True))
+        if chosen:
+            assert same(found.whole, collate([batches[i] for i in chosen]))
+
+    def test_slices(self, batches: list[dict[str, Any]]) -> None:
+        found = Joined.of(batches)[1:3]
+        assert same(found.whole, collate(batches[1:3]))
+
+    def test_sentences(self, batches: list[dict[str, Any]]) -> None:
+        found = Joined.of(batches).sentences()
+        assert found.longest == [6, 6, 2, 5, 5, 5, 8]
+        assert found[1]["tags"].tolist() == batches[0]["tags"][1:].tolist()
+        assert found[5]["metadata"] == [{"length": 4}]
+
+    def test_numbers(self, batches: list[dict[str, Any]]) -> None:
+        joined = Joined.of(batches)
+        assert joined.num_subwords() == [7, 1, 10, 7]
+        assert joined.sums([1, 2, 3, 4, 5, 6, 7]) == [3, 3, 15, 7]
+        assert Joined.of([{"tags": torch.zeros(2, 7)}, {"tags": torch.zeros(1, 3)}]).num_subwords() == [14, 3]
+
+    def test_no_batches(self) -> None:
+        assert list(Joined.of([])) == []
+        assert Joined.of([]).num_subwords() == []
