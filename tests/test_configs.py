@@ -96,6 +96,7 @@ STUDENT: dict[str, Any] = {
     },
     **under("vocabulary", {"type": "from_files", "directory": "runs/pseudo_labels/vocabulary"}),
     "model.loss_reduction": "token",
+    "model.constrain_decoding": True,
     "trainer.num_epochs": 1,
     "trainer.grad_norm": 1.0,
     **under("trainer.optimizer", {"lr": 1.5e-5, "weight_decay": 0.01}),
@@ -130,6 +131,7 @@ MASKED: dict[str, Any] = {
 GROUPS = [[["text_field_embedder"], {"lr": 1e-4}], [["classifier"], {"lr": 1e-3}]]
 MIDDLE = {"pooling": "mean", "layer": "middle"}
 SMALL = {
+    "model.constrain_decoding": True,
     **under("trainer", {"optimizer.parameter_groups": GROUPS, "optimizer.lr": 1e-4}),
     **under("validation_dataset_reader.retriever.sentence_encoder", MIDDLE),
 }
