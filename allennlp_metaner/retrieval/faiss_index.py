@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import math
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,11 @@ _ROWS_AT_ONCE = 65_536
 _RECALL_QUERIES = 200
 # Training rows for each centroid of an inverted file: faiss warns below 39, and takes 256, which are slow.
 _ROWS_PER_CENTROID = 64
+# Below this recall when it is built, an index is worth a warning.
+LOWEST_RECALL = 0.95
+# From so many sentences on, the default is an inverted file of compressed vectors.
+LARGE_POOL = 100_000
+CANDIDATES, CANDIDATES_OF_COMPRESSED = 16, 128
 
 
 class BuiltIndex(NamedTuple):
@@ -74,15 +80,18 @@ class FaissIndex(SimilarityIndex):
 
     # Parameters
 
-    factory : `str`, optional (default = `"HNSW32"`)
+    factory : `str`, optional (default = `None`)
         faiss's description of the index: "HNSW32" (a graph; building takes long), "IVF4096,Flat" (an inverted
-        file of 4,096 lists; needs at least as many vectors), "OPQ64,IVF4096,PQ64" (compressed), ...
+        file of 4,096 lists; needs at least as many vectors), "OPQ64,IVF4096,PQ64" (compressed), ... `None`:
+        for pools of 100,000 sentences and more, an inverted file of about as many lists as the root of their
+        number, with four bits for each four dimensions ("IVF1024,PQ96x4fs" for a million vectors of 384
+        dimensions), or a byte for each, if their number cannot be divided; for smaller pools, "HNSW32".
     search_parameters : `str`, optional (default = `None`)
         faiss's settings of the search, such as "efSearch=256" for HNSW or "nprobe=32" for IVF. The more, the
         slower and the better. If `None`, "efSearch=128" for HNSW and "nprobe=32" for IVF.
-    num_candidates : `int`, optional (default = `16`)
+    num_candidates : `int`, optional (default = `None`)
         How many candidates faiss is asked for beyond those that are excluded; at least K. Compressed indexes
-        need more.
+        need more. `None`: 128 for the default factory, otherwise 16.
     cache_directory : `str`, optional (default = `None`)
         As that of the retriever: if `None`, the environment variable `METANER_CACHE`, or else
         `~/.cache/allennlp_metaner`.
@@ -94,11 +103,13 @@ class FaissIndex(SimilarityIndex):
 
     def __init__(
         self,
-        factory: str = "HNSW32",
+        factory: Optional[str] = None,
         search_parameters: Optional[str] = None,
-        num_candidates: int = 16,
+        num_candidates: Optional[int] = None,
         cache_directory: Optional[str] = None,
     ) -> None:
+        if num_candidates is None:
+            num_candidates = CANDIDATES if factory is not None else CANDIDATES_OF_COMPRESSED
         if num_candidates < 1:
             raise ConfigurationError(
                 f"num_candidates={num_candidates} of the index 'faiss' must be at least 1"
@@ -110,7 +121,7 @@ class FaissIndex(SimilarityIndex):
         self._pool: Optional[weakref.ref[np.ndarray]] = None
         self._built: Optional[BuiltIndex] = None
         # What is wrong with the settings is told before a pool is encoded.
-        self._prepared(self._new_index(8))
+        self._prepared(self._new_index(8, 0))
 
     def search(
         self,
@@ -176,13 +187,14 @@ class FaissIndex(SimilarityIndex):
         return indices, similarities
 
     def _build(self, pool: np.ndarray, k: int) -> BuiltIndex:
-        index = self._new_index(pool.shape[1])
+        index = self._new_index(pool.shape[1], len(pool))
+        factory = self._factory_of(pool.shape[1], len(pool))
         lists = _faiss().try_extract_index_ivf(index)
         training: np.ndarray = pool
         if lists is not None:
             if len(pool) < lists.nlist:
                 raise ConfigurationError(
-                    f"factory={self._factory!r} of the index 'faiss' has {lists.nlist} lists, but the pool "
+                    f"factory={factory!r} of the index 'faiss' has {lists.nlist} lists, but the pool "
                     f"only {len(pool)} sentences: take fewer lists, or the index 'exact'"
                 )
             size = min(len(pool), _ROWS_PER_CENTROID * lists.nlist)
@@ -195,12 +207,16 @@ class FaissIndex(SimilarityIndex):
                     index.add(np.ascontiguousarray(block, dtype=np.float32))
         except RuntimeError as error:
             raise ConfigurationError(
-                f"faiss cannot build factory={self._factory!r} of {len(pool)} vectors, {pool.shape[1]} "
+                f"faiss cannot build factory={factory!r} of {len(pool)} vectors, {pool.shape[1]} "
                 f"numbers each ({error}): take another factory, or the index 'exact'"
             ) from error
         self._prepared(index)
         recall, k = self._recall(index, pool, k)
-        logger.info("faiss index %s of %d vectors: recall at %d is %.3f", self._factory, len(pool), k, recall)
+        message = f"faiss index {factory} of {len(pool)} vectors: recall at {k} is {recall:.3f}"
+        if recall < LOWEST_RECALL:
+            logger.warning("%s, less than %s: raise nprobe or efSearch", message, LOWEST_RECALL)
+        else:
+            logger.info(message)
         return BuiltIndex(index, recall, k)
 
     def _recall(self, index: Any, pool: np.ndarray, k: int) -> tuple[float, int]:
@@ -214,10 +230,18 @@ class FaissIndex(SimilarityIndex):
         exact, _ = ExactIndex().search(pool, queries, k, [[position] for position in positions.tolist()])
         return float(np.mean([np.isin(*row).mean() for row in zip(exact, found, strict=True)])), k
 
-    def _new_index(self, dim: int) -> Any:
+    def _factory_of(self, dim: int, size: int) -> str:
+        if self._factory is not None:
+            return self._factory
+        if size < LARGE_POOL:
+            return "HNSW32"
+        num_lists = 2 ** round(math.log2(math.sqrt(size)))
+        return f"IVF{num_lists}," + ("SQ8" if dim % 4 else f"PQ{dim // 4}x4fs")
+
+    def _new_index(self, dim: int, size: int) -> Any:
         faiss = _faiss()
         try:
-            return faiss.index_factory(dim, self._factory, faiss.METRIC_INNER_PRODUCT)
+            return faiss.index_factory(dim, self._factory_of(dim, size), faiss.METRIC_INNER_PRODUCT)
         except RuntimeError as error:
             raise ConfigurationError(
                 f"factory={self._factory!r} of the index 'faiss' is none that faiss knows: give one such as "
@@ -229,7 +253,8 @@ class FaissIndex(SimilarityIndex):
         faiss, parameters = _faiss(), self._search_parameters
         if parameters is None:
             is_ivf = faiss.try_extract_index_ivf(index) is not None
-            parameters = "nprobe=32" if is_ivf else "efSearch=128" if "HNSW" in self._factory else ""
+            is_graph = "HNSW" in (self._factory or "HNSW")
+            parameters = "nprobe=32" if is_ivf else "efSearch=128" if is_graph else ""
         if not parameters:
             return
         try:
@@ -241,7 +266,8 @@ class FaissIndex(SimilarityIndex):
             ) from error
 
     def _key(self, pool: np.ndarray) -> str:
-        digest = hashlib.sha256(f"{self._factory} {pool.shape} {_faiss().__version__}".encode())
+        factory = self._factory_of(pool.shape[1], len(pool))
+        digest = hashlib.sha256(f"{factory} {pool.shape} {_faiss().__version__}".encode())
         for start in range(0, len(pool), _ROWS_AT_ONCE):
             digest.update(np.ascontiguousarray(pool[start : start + _ROWS_AT_ONCE], dtype=np.float32).data)
         return f"faiss-{digest.hexdigest()}"

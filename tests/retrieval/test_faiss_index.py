@@ -13,10 +13,17 @@ import torch
 from allennlp.common import Params
 from allennlp.common.checks import ConfigurationError
 
+from allennlp_metaner.retrieval import faiss_index
 from allennlp_metaner.retrieval.faiss_index import FaissIndex
 from allennlp_metaner.retrieval.similarity_index import ExactIndex, SimilarityIndex
 
-FACTORIES = [("HNSW16", None), ("IVF32,Flat", "nprobe=8"), ("PCA16,IVF32,SQ8", "nprobe=16"), ("Flat", None)]
+FACTORIES = [
+    (None, None),
+    ("HNSW16", None),
+    ("IVF32,Flat", "nprobe=8"),
+    ("PCA16,IVF32,SQ8", "nprobe=16"),
+    ("Flat", None),
+]
 
 
 def clustered(size: int, seed: int, dim: int = 32) -> np.ndarray:
@@ -32,7 +39,7 @@ def recall(found: np.ndarray, exact: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("factory, parameters", FACTORIES)
-def test_recall_against_exact(tmp_path: Path, factory: str, parameters: str | None) -> None:
+def test_recall_against_exact(tmp_path: Path, factory: str | None, parameters: str | None) -> None:
     pool, queries = clustered(3000, 1), clustered(100, 2)
     index = FaissIndex(factory, parameters, num_candidates=64, cache_directory=str(tmp_path))
     indices, similarities = index.search(pool, queries, 2)
@@ -57,11 +64,31 @@ def test_recall_is_measured_not_assumed(tmp_path: Path, caplog: pytest.LogCaptur
     exact, _ = ExactIndex().search(pool, pool[positions], 5, exclude)
     assert built.recall == pytest.approx(recall(found, exact))
     assert 0.3 < built.recall < 0.99 and built.k == 5
-    assert f"recall at 5 is {built.recall:.3f}" in caplog.text
+    assert f"recall at 5 is {built.recall:.3f}, less than 0.95: raise nprobe" in caplog.text
+
+
+@pytest.mark.parametrize("dim, factory", [(32, "IVF64,PQ8x4fs"), (30, "IVF64,SQ8")])
+def test_default_of_large_pools(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, dim: int, factory: str
+) -> None:
+    monkeypatch.setattr(faiss_index, "LARGE_POOL", 3000)
+    index = FaissIndex(cache_directory=str(tmp_path))
+    pool, queries = clustered(4000, 1, dim), clustered(200, 2, dim)
+    with caplog.at_level(logging.INFO):
+        found, similarities = index.search(pool, queries, 2)
+    exact, expected = ExactIndex().search(pool, queries, 2)
+    assert recall(found, exact) >= 0.95
+    right = found == exact
+    np.testing.assert_allclose(similarities[right], expected[right], atol=1e-6)
+    assert f"faiss index {factory} of 4000 vectors: recall at 2 is" in caplog.text
+    # It is read again as it was built.
+    again = FaissIndex(cache_directory=str(tmp_path))
+    monkeypatch.setattr(FaissIndex, "_build", None)
+    np.testing.assert_array_equal(again.search(pool.copy(), queries, 2)[0], found)
 
 
 @pytest.mark.parametrize("factory, parameters", FACTORIES)
-def test_excluded_rows_are_never_found(tmp_path: Path, factory: str, parameters: str | None) -> None:
+def test_excluded_rows_are_never_found(tmp_path: Path, factory: str | None, parameters: str | None) -> None:
     pool = clustered(500, 1)
     exact, _ = ExactIndex().search(pool, pool[:20], 9)
     # Different numbers of excluded rows: a query's own and the nearest ones.
