@@ -14,6 +14,7 @@ from allennlp_metaner.analysis.case_page import Side, render
 from allennlp_metaner.analysis.case_studies import Case, SupportSentence, find_differences
 from allennlp_metaner.archives import check_archive, load_archive
 from allennlp_metaner.atomic import check_writable, write_whole
+from allennlp_metaner.commands.arguments import add_cuda_device, add_overrides
 from allennlp_metaner.commands.labelling import SENTENCES_PER_BATCH, label_file
 from allennlp_metaner.commands.loading import merged, task_reader
 from allennlp_metaner.commands.quiet import quiet
@@ -50,11 +51,7 @@ class Cases(Subcommand):
         subparser.add_argument(
             "-o", "--output-file", required=True, metavar="PAGE.html", help="where the page is written"
         )
-        subparser.add_argument(
-            "--overrides",
-            default="",
-            help="a json(net) structure that overrides settings of both configs, such as the file's layout",
-        )
+        add_overrides(subparser, "settings of both configs, such as the file's layout", output=True)
         subparser.add_argument(
             "--base-overrides",
             default="",
@@ -67,7 +64,7 @@ class Cases(Subcommand):
         subparser.add_argument(
             "--max-cases", type=int, default=200, help="how many sentences are shown at most (default: 200)"
         )
-        subparser.add_argument("--cuda-device", type=int, default=-1, help="id of the GPU to use, if any")
+        add_cuda_device(subparser)
         subparser.set_defaults(func=_run)
         return subparser
 

@@ -19,6 +19,7 @@ from allennlp.nn.util import get_device_of, move_to_device
 from allennlp_metaner.analysis.diagnosis import Diagnosis, SupportLoss, as_markdown, entity_types
 from allennlp_metaner.archives import load_archive
 from allennlp_metaner.atomic import check_writable, write_json, write_whole
+from allennlp_metaner.commands.arguments import add_archive, add_cuda_device, add_overrides, add_weights_file
 from allennlp_metaner.commands.labelling import SENTENCES_PER_BATCH
 from allennlp_metaner.commands.loading import task_reader
 from allennlp_metaner.commands.quiet import quiet
@@ -52,7 +53,7 @@ class Diagnose(Subcommand):
         subparser: argparse.ArgumentParser = parser.add_parser(
             self.name, description=description, help="Tell what adaptation does to the sentences of a file."
         )
-        subparser.add_argument("archive_file", help="an archive or a serialization directory")
+        add_archive(subparser)
         subparser.add_argument(
             "data_file", help="a file, labelled or not, for the config's validation_dataset_reader"
         )
@@ -63,14 +64,10 @@ class Diagnose(Subcommand):
         subparser.add_argument(
             "--max-sentences", type=int, default=200, help="how many sentences are looked at (default: 200)"
         )
-        subparser.add_argument("--weights-file", help="overrides the weights of the archive")
-        subparser.add_argument("--cuda-device", type=int, default=-1, help="id of the GPU to use, if any")
-        subparser.add_argument(
-            "-o",
-            "--overrides",
-            default="",
-            help="a json(net) structure that overrides settings of the config, such as the file's layout or "
-            "the inner loop of the adaptation",
+        add_weights_file(subparser)
+        add_cuda_device(subparser)
+        add_overrides(
+            subparser, "settings of the config, such as the file's layout or the adaptation's inner loop"
         )
         subparser.set_defaults(func=_run)
         return subparser

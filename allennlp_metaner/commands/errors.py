@@ -13,6 +13,7 @@ from allennlp_metaner.analysis.errors import LEGEND, LabelledSentence, Tables, a
 from allennlp_metaner.analysis.reliability import ScoredSentence, reliability
 from allennlp_metaner.archives import load_archive
 from allennlp_metaner.atomic import check_writable, write_json, write_whole
+from allennlp_metaner.commands.arguments import add_archive, add_cuda_device, add_overrides, add_weights_file
 from allennlp_metaner.commands.labelling import label_file
 from allennlp_metaner.commands.loading import task_reader
 from allennlp_metaner.commands.quiet import quiet
@@ -37,7 +38,7 @@ class Errors(Subcommand):
         subparser: argparse.ArgumentParser = parser.add_parser(
             self.name, description=description, help="Label a file and count the kinds of errors."
         )
-        subparser.add_argument("archive_file", help="an archive or a serialization directory")
+        add_archive(subparser)
         subparser.add_argument(
             "data_file", help="a labelled file, for the config's validation_dataset_reader"
         )
@@ -51,14 +52,11 @@ class Errors(Subcommand):
             help="also show how precise entities are by their confidence, and what a threshold would leave "
             "(reliability.json, reliability.md)",
         )
-        subparser.add_argument("--weights-file", help="overrides the weights of the archive")
-        subparser.add_argument("--cuda-device", type=int, default=-1, help="id of the GPU to use, if any")
-        subparser.add_argument(
-            "-o",
-            "--overrides",
-            default="",
-            help="a json(net) structure that overrides settings of the config; without adaptation: "
-            "'{\"model.adaptation.enabled\": false}'",
+        add_weights_file(subparser)
+        add_cuda_device(subparser)
+        add_overrides(
+            subparser,
+            "settings of the config; without adaptation: '{\"model.adaptation.enabled\": false}'",
         )
         subparser.set_defaults(func=_run)
         return subparser

@@ -11,6 +11,7 @@ from allennlp.common.checks import ConfigurationError
 from allennlp.models.archival import CONFIG_NAME, Archive
 
 from allennlp_metaner.archives import load_archive, local_path
+from allennlp_metaner.commands.arguments import add_archive, add_overrides
 from allennlp_metaner.commands.quiet import quiet
 from allennlp_metaner.exporting.conversion import check_target, export
 from allennlp_metaner.unlabelled.pseudo_labels import MANIFEST
@@ -35,17 +36,12 @@ class Export(Subcommand):
         subparser: argparse.ArgumentParser = parser.add_parser(
             self.name, description=description, help="Write a tagger as a model of transformers, or as ONNX."
         )
-        subparser.add_argument("archive_file", help="an archive or a serialization directory")
+        add_archive(subparser)
         subparser.add_argument("folder", type=Path, help="the folder that is written; must not exist yet")
         subparser.add_argument(
             "--onnx", action="store_true", help="write model.onnx too; needs allennlp-metaner[onnx]"
         )
-        subparser.add_argument(
-            "-o",
-            "--overrides",
-            default="",
-            help="a json(net) structure that overrides settings of the config",
-        )
+        add_overrides(subparser)
         subparser.set_defaults(func=_run)
         return subparser
 

@@ -13,6 +13,7 @@ from allennlp.common.checks import ConfigurationError, check_for_gpu
 from tqdm import tqdm
 
 from allennlp_metaner.atomic import check_writable, write_whole
+from allennlp_metaner.commands.arguments import add_archive, add_cuda_device, add_overrides
 from allennlp_metaner.commands.quiet import quiet
 from allennlp_metaner.data.characters import encodable
 from allennlp_metaner.data.sentences import SENTENCE_MODES
@@ -58,9 +59,7 @@ class Label(Subcommand):
         subparser: argparse.ArgumentParser = parser.add_parser(
             self.name, description=description, help="Find the names in texts."
         )
-        subparser.add_argument(
-            "archive_file", help="an archive, a serialization directory, or what metaner-export wrote"
-        )
+        add_archive(subparser, exported=True)
         subparser.add_argument("input", nargs="+", help="files and folders; - is standard input")
         _add_input_arguments(subparser)
         _add_output_arguments(subparser)
@@ -70,8 +69,8 @@ class Label(Subcommand):
         adapt.add_argument("--no-adapt", dest="adapt", action="store_false", help="label without adaptation")
         subparser.add_argument("--threshold", type=float, default=0.0, help="leave out less sure entities")
         subparser.add_argument("--batch-size", type=int, default=32, help="sentences in a batch")
-        subparser.add_argument("--cuda-device", type=int, default=-1, help="id of the GPU to use, if any")
-        subparser.add_argument("--overrides", default="", help="a json(net) structure for the config")
+        add_cuda_device(subparser)
+        add_overrides(subparser, output=True)
         subparser.add_argument(
             "--runtime", choices=RUNTIMES, help="what runs an exported model (default: transformers)"
         )

@@ -12,6 +12,7 @@ from allennlp.common.checks import ConfigurationError
 from allennlp.common.util import lazy_groups_of
 
 from allennlp_metaner.atomic import check_writable, whole_file
+from allennlp_metaner.commands.arguments import add_overrides
 from allennlp_metaner.commands.loading import load_task_reader
 from allennlp_metaner.commands.quiet import quiet
 from allennlp_metaner.data.characters import encodable
@@ -51,12 +52,7 @@ class Neighbors(Subcommand):
         subparser.add_argument(
             "--num-neighbors", type=int, help="how many for each sentence; if not given, what the config says"
         )
-        subparser.add_argument(
-            "-o",
-            "--overrides",
-            default="",
-            help="a json(net) structure that overrides settings of the config",
-        )
+        add_overrides(subparser)
         subparser.set_defaults(func=_run)
         return subparser
 

@@ -13,6 +13,7 @@ from allennlp.data import DatasetReader
 
 from allennlp_metaner.archives import check_archive, load_archive
 from allennlp_metaner.atomic import check_writable, write_json, write_whole
+from allennlp_metaner.commands.arguments import add_cuda_device, add_overrides
 from allennlp_metaner.commands.quiet import quiet
 from allennlp_metaner.data.json_sentences import read_sentences
 from allennlp_metaner.data.lines import read_lines
@@ -56,12 +57,9 @@ class PseudoLabel(Subcommand):
             action="store_true",
             help="also write what the word_weights 'knn' and 'vote+knn' need",
         )
-        subparser.add_argument(
-            "-o",
-            "--overrides",
-            default="",
-            help="a json(net) structure that overrides settings of all archives, such as "
-            "\"import 'training_configs/targets/es.jsonnet'\"",
+        add_overrides(
+            subparser,
+            "settings of all archives, such as \"import 'training_configs/targets/es.jsonnet'\"",
         )
         subparser.set_defaults(func=_run)
         return subparser
@@ -95,7 +93,7 @@ def add_text_arguments(subparser: argparse.ArgumentParser, split: str) -> None:
         choices=["yes", "no"],
         help="whether teachers are adapted to each sentence; if not given, what each archive says",
     )
-    subparser.add_argument("--cuda-device", type=int, default=-1, help="id of the GPU to use, if any")
+    add_cuda_device(subparser)
 
 
 def chosen(adapt: Optional[str]) -> Optional[bool]:

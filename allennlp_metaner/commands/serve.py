@@ -7,6 +7,7 @@ from typing import Any
 from allennlp.commands.subcommand import Subcommand
 from allennlp.common.checks import ConfigurationError, check_for_gpu
 
+from allennlp_metaner.commands.arguments import add_archive, add_cuda_device, add_overrides
 from allennlp_metaner.commands.quiet import quiet
 from allennlp_metaner.tagging.exported_tagger import RUNTIMES
 
@@ -24,9 +25,7 @@ class Serve(Subcommand):
         subparser: argparse.ArgumentParser = parser.add_parser(
             self.name, description=description, help="Serve names by HTTP, with a page."
         )
-        subparser.add_argument(
-            "archive_file", help="an archive, a serialization directory, or what metaner-export wrote"
-        )
+        add_archive(subparser, exported=True)
         subparser.add_argument("--host", default="127.0.0.1", help="0.0.0.0: for other machines, too")
         subparser.add_argument("--port", type=int, default=8000, help="0: any that is free")
         subparser.add_argument("--max-characters", type=int, default=20_000, help="of a request")
@@ -39,11 +38,11 @@ class Serve(Subcommand):
             "--end-seconds", type=int, default=300, help="how long answering may take after SIGTERM"
         )
         subparser.add_argument("--language", default="xx", help="of the texts, for its abbreviations")
-        subparser.add_argument("--cuda-device", type=int, default=-1, help="id of the GPU to use, if any")
+        add_cuda_device(subparser)
         subparser.add_argument(
             "--runtime", choices=RUNTIMES, help="what runs an exported model (default: transformers)"
         )
-        subparser.add_argument("--overrides", default="", help="a json(net) structure for the config")
+        add_overrides(subparser)
         subparser.set_defaults(func=_run)
         return subparser
 

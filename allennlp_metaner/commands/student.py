@@ -16,6 +16,7 @@ from allennlp.models.archival import CONFIG_NAME, extracted_archive, get_weights
 
 from allennlp_metaner.archives import check_archive, load_archive, local_path
 from allennlp_metaner.atomic import whole_directory, write_json
+from allennlp_metaner.commands.arguments import add_overrides
 from allennlp_metaner.commands.export import training_facts
 from allennlp_metaner.commands.pseudo_label import (
     add_text_arguments,
@@ -75,9 +76,7 @@ class Student(Subcommand):
             default=str(configs_directory() / "unlabelled/voting.jsonnet"),
             help="the student's training (default: unlabelled/voting.jsonnet of this package's configs)",
         )
-        subparser.add_argument(
-            "-o", "--overrides", default="", help="a json(net) structure that overrides settings of --config"
-        )
+        add_overrides(subparser, "settings of --config")
         subparser.add_argument(
             "--teacher-overrides", default="", help="the same for all teachers, such as how to read columns"
         )
