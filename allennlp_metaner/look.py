@@ -1,5 +1,7 @@
 """The look that all pages share: colours of text, ground and entity types, for light and dark screens."""
 
+from html import escape
+
 # The angles of the colours of entity types, far from each other.
 HUES = {"PER": 210, "ORG": 130, "LOC": 35, "MISC": 285}
 # For all other types.
@@ -38,8 +40,35 @@ mark b, mark i, .missed b, .missed i, .wrong b {
 }
 .missed { border: 2px dotted var(--bad); }
 .missed b, .missed i { color: var(--bad); }
+.strip { display: block; width: 100%; max-width: 24rem; }
+.strip line { stroke: var(--line); stroke-width: 2; }
+.strip circle { fill: var(--quiet); opacity: .35; }
+.strip circle.own { fill: var(--accent); opacity: 1; }
+.strip text { fill: var(--quiet); font-size: 11px; }
 """
-"""What a page's own style comes after. `mark` is an entity, with its type in `b` and its hue in `--hue`."""
+"""What a page's own style comes after. `mark` is an entity, with its type in `b` and its hue in `--hue`.
+`.strip` is the picture of [`similarity_strip`](./analysis/similarity_strip.md)."""
+
+PAGE_END = "</body>\n</html>\n"
+
+
+def page_start(title: str, style: str = "") -> str:
+    """
+    The beginning of a page that is one file: it forbids browsers to run or load anything. `PAGE_END` ends it.
+
+    # Parameters
+
+    title : `str`
+    style : `str`, optional (default = `""`)
+        The page's own, after `STYLE`.
+    """
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
+        "style-src 'unsafe-inline'\">\n"
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{STYLE}{style}</style>\n</head>\n<body>\n"
+    )
 
 
 def hue(label: str) -> int:

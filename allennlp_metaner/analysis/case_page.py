@@ -6,9 +6,10 @@ from typing import NamedTuple, Optional
 
 from allennlp_metaner.analysis.case_studies import KINDS, Case, Differences, missed
 from allennlp_metaner.analysis.errors import Counts
+from allennlp_metaner.analysis.similarity_strip import similarity_strip
 from allennlp_metaner.data.raw_text import CHINESE_OR_KANA
 from allennlp_metaner.data.tag_schemes import Span, spans
-from allennlp_metaner.look import STYLE, hue
+from allennlp_metaner.look import PAGE_END, hue, page_start
 
 _STYLE = """
 h2 { margin: 0; font-size: 1rem; }
@@ -79,6 +80,7 @@ def render(differences: Differences, base: Side, adapted: Side, data_file: str) 
         or load anything.
     """
     colours = _colours(differences.cases)
+    similarities = [support.similarity for case in differences.cases for support in case.support]
     types = "".join(f"\n.t{number} {{ --hue: {hue(type_)}; }}" for type_, number in colours.items())
     shown = {case.kind for case in differences.cases}
     kinds = [kind for kind in KINDS if kind in shown]
@@ -90,17 +92,12 @@ def render(differences: Differences, base: Side, adapted: Side, data_file: str) 
         *_key(colours, differences),
         *_filter(kinds),
         "<main>",
-        *(_case(case, colours) for case in differences.cases),
+        *(_case(case, colours, similarities) for case in differences.cases),
         "</main>",
     ]
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
-        "style-src 'unsafe-inline'\">\n"
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>Case studies: {escape(data_file)}</title>\n<style>{STYLE}{_STYLE}{types}{only}\n</style>\n"
-        "</head>\n<body>\n" + "\n".join(parts) + "\n</body>\n</html>\n"
-    )
+    start = page_start(f"Case studies: {data_file}", f"{_STYLE}{types}{only}\n")
+    body = "\n".join(parts)
+    return f"{start}{body}\n{PAGE_END}"
 
 
 def _colours(cases: Sequence[Case]) -> dict[str, int]:
@@ -165,7 +162,7 @@ def _filter(kinds: Sequence[str]) -> Iterator[str]:
     yield "</fieldset>"
 
 
-def _case(case: Case, colours: Mapping[str, int]) -> str:
+def _case(case: Case, colours: Mapping[str, int], similarities: Sequence[float]) -> str:
     gold = None if case.gold is None else spans(case.gold)
     lines = [f'<article class="{case.kind}" id="sentence-{case.number}">']
     lines.append(f"<h2>Sentence {case.number}<span>{case.kind}</span></h2>\n<dl>")
@@ -177,7 +174,10 @@ def _case(case: Case, colours: Mapping[str, int]) -> str:
         lines.append(_row(name + right, _sentence(case.words, found, colours, gold)))
     lines.append("</dl>")
     if case.support:
-        lines.append('<h3>Adapted to, with similarity</h3>\n<dl class="support">')
+        lines.append("<h3>Adapted to, with similarity</h3>")
+        own = [support.similarity for support in case.support]
+        lines.append(similarity_strip(own, similarities, f"sentence {case.number}"))
+        lines.append('<dl class="support">')
         for words, tags, similarity in case.support:
             name = f'<span class="number">{similarity:.3f}</span>'
             lines.append(_row(name, _sentence(words, spans(tags), colours)))

@@ -9,6 +9,7 @@ from typing import Any
 from allennlp.common.checks import ConfigurationError
 
 from allennlp_metaner.data.json_sentences import json_line
+from allennlp_metaner.look import PAGE_END, page_start
 from allennlp_metaner.tagging import rendering
 from allennlp_metaner.tagging.results import Document
 
@@ -71,14 +72,13 @@ def csv_rows(documents: Iterable[Document], sentences: bool = False) -> Iterator
 
 
 def html(documents: Iterable[Document], sentences: bool = False) -> Iterator[str]:
-    """A page that loads and runs nothing."""
-    yield '<!DOCTYPE html>\n<html>\n<head><meta charset="utf-8"><title>Names</title></head>\n'
-    yield '<body style="font-family: sans-serif; max-width: 50em; margin: 2em auto; padding: 0 1em">\n'
+    """A page that loads and runs nothing, for light and dark screens."""
+    yield page_start("Names", rendering.PAGE_STYLE)
     for document in documents:
         yield f"<h2>{rendering.escape(document.name)}</h2>\n"
         yield document.to_html() if document.error is None else f"<p>{rendering.escape(document.error)}</p>"
         yield "\n"
-    yield "</body>\n</html>\n"
+    yield PAGE_END
 
 
 def text(documents: Iterable[Document], sentences: bool = False) -> Iterator[str]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Optional
 
 from allennlp_metaner.data.characters import without_surrogates
 from allennlp_metaner.data.tag_schemes import spans
-from allennlp_metaner.look import hue
+from allennlp_metaner.look import PAGE_END, hue, page_start
 
 if TYPE_CHECKING:
     from spacy.tokens import Doc, Span
@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 REPLACEMENT = "\ufffd"
 # What a line of columns cannot hold.
 LINE_OR_COLUMN_END = re.compile(r"[\t\r\n]")
-# Light enough for displaCy's black text; the hue comes before it.
-SATURATION_AND_LIGHTNESS = "75% 84%"
+# A page's own, for light or dark screens, or else light enough for black text; the hue comes before it.
+SATURATION_AND_LIGHTNESS = "var(--fill, 75% 84%)"
+PAGE_STYLE = "h2 { margin: 1.5rem 0 0; font-size: 1rem; color: var(--quiet); } mark.entity { border: 0; }\n"
+"""The style of pages with [`html`](#html) of documents."""
 # Codes of ANSI: magenta, cyan and green. Others are yellow.
 TERMINAL_COLORS = {"PER": 35, "ORG": 36, "LOC": 32}
 
@@ -110,7 +112,7 @@ def html(document: "Document", page: bool = False) -> str:
 
     document : `Document`
     page : `bool`, optional (default = `False`)
-        Whether it is a whole page, or markup for one.
+        Whether it is a whole page, for light and dark screens, or markup for one.
     """
     from spacy.displacy import EntityRenderer
 
@@ -122,6 +124,7 @@ def html(document: "Document", page: bool = False) -> str:
         colors[label] = f"hsl({hue(entity.label)} {SATURATION_AND_LIGHTNESS})"
     text = without_surrogates(document.text)
     rendered: str = EntityRenderer({"colors": colors}).render(
-        [{"text": text, "ents": entities, "title": None}], page=page
+        [{"text": text, "ents": entities, "title": None}]
     )
-    return rendered.strip()
+    rendered = rendered.strip()
+    return f"{page_start('Names', PAGE_STYLE)}{rendered}\n{PAGE_END}" if page else rendered

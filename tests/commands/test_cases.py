@@ -1,5 +1,6 @@
 """`allennlp metaner-cases`: the page tells what both models and `allennlp evaluate` say, and clear errors."""
 
+import errno
 import json
 import os
 import re
@@ -131,7 +132,7 @@ def test_overrides_of_both_and_of_one(tmp_path: Path) -> None:
 
 
 def broken(*_: object) -> None:
-    raise OSError("out of order")
+    raise OSError(errno.EIO, "out of order")
 
 
 def test_an_old_page_stays_if_there_is_no_new_one(

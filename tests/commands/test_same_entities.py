@@ -1,4 +1,4 @@
-"""The same entities from Python, `metaner-label`, the spaCy component and `allennlp predict`."""
+"""The same entities from Python, `metaner-label`, the service, the spaCy component and `allennlp predict`."""
 
 import json
 from pathlib import Path
@@ -9,8 +9,11 @@ import pytest
 import spacy
 
 from allennlp_metaner import NameTagger
+from allennlp_metaner.serving.app import Limits
+from allennlp_metaner.serving.taggers import load_taggers
 from allennlp_metaner.tagging import spacy_component  # noqa: F401  # registers the component
 from tests.commands.conftest import Command
+from tests.serving.conftest import running
 from tests.tagging.test_name_tagger import SENTENCES
 
 Place = tuple[str, str, int, int]
@@ -41,6 +44,11 @@ def test_same_entities(command: Command, tiny_run: SimpleNamespace, tmp_path: Pa
     for name in ("label", "predict"):
         lines = (tmp_path / f"{name}.jsonl").read_text("utf-8").splitlines()
         assert [places(json.loads(line)["entities"]) for line in lines] == expected, name
+
+    with running(load_taggers(str(archive)), Limits()) as service:
+        answer = service.post(text=SENTENCES, adapt=adapt).json()
+    assert answer["adapt"] == adapt
+    assert [places(document["entities"]) for document in answer["documents"]] == expected
 
     # A pipeline whose tokens are characters, since a name takes the whole of the token in which it ends.
     nlp = spacy.blank("zh")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from allennlp_metaner.analysis.similarity_strip import similarity_strip
 from allennlp_metaner.serving.page import page, page_headers
 from tests.analysis.test_case_page import contrast
 from tests.browser import BROWSER, CONTROL, Browser
@@ -113,6 +114,30 @@ def test_the_mouse_shows_neighbors(browser: Browser, service: Running) -> None:
     browser.mouse(".sentence", click=True)
     browser.mouse(".sentence:nth-of-type(2)")
     assert "Neighbors of sentence 2" in shown(browser)
+
+
+@in_browser
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_a_picture_of_the_neighbors(browser: Browser, service: Running, dark: bool) -> None:
+    visit(browser, service, dark=dark)
+    browser.mouse(".sentence:nth-of-type(2)")
+    box = "document.querySelector('#neighbors svg').getBoundingClientRect()"
+    assert browser.evaluate(f"{box}.width") > 100 and browser.evaluate(f"{box}.height") > 20
+    said = browser.evaluate("document.querySelector('#neighbors svg title').textContent")
+    assert said == "Similarity of the neighbors of sentence 2"
+    # The dot of its one neighbour is not of the colour of the ground.
+    dot, ground = browser.evaluate(
+        "[getComputedStyle(document.querySelector('.own')).fill,"
+        " getComputedStyle(document.querySelector('#neighbors')).backgroundColor]"
+    )
+    assert contrast(dot, ground) >= 3
+    # It is the picture of the pages of case studies.
+    own, others = [0.9, 0.7, 0.695], [0.9, 0.7, 0.695, 0.5, 0.6]
+    objects = [[{"similarity": value} for value in values] for values in (own, others)]
+    drawn = browser.evaluate(f"strip(...{json.dumps(objects)}).outerHTML")
+    expected = re.sub(r"<(line|circle)([^>]*)/>", r"<\1\2></\1>", similarity_strip(own, others, "sentence 2"))
+    assert drawn == expected
+    assert browser.console == []
 
 
 @in_browser
