@@ -1,11 +1,14 @@
 """What the processes of distributed training do together."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any, Optional
 
 import torch
 import torch.distributed as dist
+import torch.multiprocessing as mp
+from allennlp.commands import train
 from allennlp.common.util import is_distributed
 from allennlp.models import Model
 from allennlp.nn.parallel import DdpAccelerator, DdpWrappedModel
@@ -71,3 +74,37 @@ def over_all_processes(
         flat /= flat[1].clone()
     parts: Any = flat[2:].split([tensor.numel() for tensor in gradient])
     return flat[0].clone(), [part.view_as(tensor) for part, tensor in zip(parts, gradient, strict=True)]
+
+
+START_METHOD = "spawn"
+"""How the processes are started, see `torch.multiprocessing`."""
+
+
+def start(function: Callable[..., Any], args: tuple[Any, ...] = (), nprocs: int = 1) -> None:
+    """
+    Run a function in several processes and wait for them, as `torch.multiprocessing.spawn` does, with which
+    AllenNLP starts those of `distributed`: if one fails, the others are ended, and its error is raised. But
+    if this process is told to end, so are they, instead of training on while it waits for them.
+
+    # Parameters
+
+    function : `Callable[..., Any]`
+        Gets the number of the process, and `args`.
+    args : `tuple[Any, ...]`, optional (default = `()`)
+    nprocs : `int`, optional (default = `1`)
+
+    # Raises
+
+    `torch.multiprocessing.ProcessRaisedException` or `ProcessExitedException`, with the error of a process.
+    """
+    workers = mp.start_processes(function, args, nprocs, join=False, start_method=START_METHOD)
+    try:
+        while not workers.join():
+            pass
+    finally:
+        for worker in workers.processes:
+            worker.terminate()
+
+
+# AllenNLP has no place for this, and needs nothing else of the module.
+train.mp = SimpleNamespace(spawn=start)  # type: ignore[assignment]

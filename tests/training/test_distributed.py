@@ -1,9 +1,9 @@
 """Several processes by AllenNLP's key `distributed`, on CPUs: they end where one ends."""
 
+import multiprocessing
 import os
 import re
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from allennlp.commands import train
+from allennlp.common.util import SigTermReceived, install_sigterm_handler
 from allennlp.training import GradientDescentTrainer, TrainerCallback
 
-from allennlp_metaner.training import reproducible_trainer
+from allennlp_metaner.training import processes, reproducible_trainer
 from allennlp_metaner.training.processes import over_all_processes
 from tests.training.conftest import ParamsMaker, Weights, identical, metrics_of, results
 
@@ -36,12 +37,7 @@ class Kill(TrainerCallback):
 def forked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forked, since a spawned process would have to import AllenNLP again."""
 
-    def start(function: Callable[..., None], args: tuple[Any, ...], nprocs: int) -> None:
-        workers = mp.start_processes(function, args, nprocs, join=False, daemon=True, start_method="fork")
-        while not workers.join():
-            pass
-
-    monkeypatch.setattr(train.mp, "spawn", start)
+    monkeypatch.setattr(processes, "START_METHOD", "fork")
     monkeypatch.setattr(reproducible_trainer, "GRACE_PERIOD", 1.0)
 
 
@@ -144,6 +140,30 @@ class Fail(TrainerCallback):
     def on_batch(self, *args: Any, **kwargs: Any) -> None:
         if dist.get_rank() == 1:
             raise RuntimeError("no memory")
+
+
+@TrainerCallback.register("tests_end")
+class End(TrainerCallback):
+    def on_batch(self, *args: Any, **kwargs: Any) -> None:
+        if dist.get_rank() == 1:
+            os.kill(os.getppid(), signal.SIGTERM)
+
+
+def test_told_to_end(make_params: ParamsMaker, tmp_path: Path) -> None:
+    """As by `kill`: no process goes on."""
+    before = signal.getsignal(signal.SIGTERM)
+    install_sigterm_handler()
+    try:
+        with pytest.raises(SigTermReceived):
+            train.train_model(
+                make_params(trainer__callbacks=[{"type": "tests_end"}], trainer__num_epochs=100, **TWO),
+                str(tmp_path / "run"),
+            )
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    for child in multiprocessing.active_children():
+        child.join(timeout=60)
+    assert not multiprocessing.active_children()
 
 
 def shared(rank: int, directory: str) -> None:
