@@ -14,7 +14,7 @@ from allennlp_metaner.concurrency import Workers, exclusive
 from allennlp_metaner.meta.fast_weights import Batch, Learner
 from allennlp_metaner.meta.inner_optimizers import inner_optimizer
 from allennlp_metaner.meta.scheduling import Evaluate, MicrobatchRun, limits_of
-from allennlp_metaner.meta.stacked_weights import WorkerState
+from allennlp_metaner.meta.stacked_weights import WorkerState, copies_of
 from allennlp_metaner.nn.collate import Joined
 from allennlp_metaner.nn.memory import give_back_free_memory, no_garbage_collection
 from allennlp_metaner.nn.microbatches import microbatches_of
@@ -224,7 +224,7 @@ class InnerLoop(FromParams):
     ) -> list[tuple[list[int], R]]:
         assert isinstance(model, torch.nn.Module)
         parameters = self.selected(parameters)
-        batched = self._is_batched(parameters)
+        batched = self._copies_if_batched(parameters)
         limits = limits_of(model, parameters, *self._sizes, batched=batched)
         joined, others = Joined.of(supports), Joined.of(queries)
         passes, steps = self.passes(joined)
@@ -244,7 +244,7 @@ class InnerLoop(FromParams):
             predicts=predicts,
             at_once=predicts and all(len(batches) == 1 for batches in steps),
             group_size=limits.group_size,
-            idle=self._idle_states(parameters, num_workers, limits.keeps_gradients, batched),
+            idle=self._idle_states(parameters, num_workers, limits.keeps_gradients, batched > 0),
             evaluate=evaluate,
         )
         # Such as that of the last gradient, which the workers' threads have no use for.
@@ -264,11 +264,11 @@ class InnerLoop(FromParams):
                 state.buffers.clear()
             give_back_free_memory()
 
-    def _is_batched(self, parameters: NamedParameters) -> bool:
-        """Whether the tasks of a group go through a layer in one operation."""
+    def _copies_if_batched(self, parameters: NamedParameters) -> int:
+        """How many copies of its weights a task needs, if a group goes through a layer at once; or else 0."""
         on_gpu = parameters[0][1].device.type != "cpu"
         if self._execution == "per_task" or (self._execution == "auto" and not on_gpu):
-            return False
+            return 0
         optimizer = self._states_of(parameters, 1)[0].optimizer
         if self._execution == "batched" and not optimizer.stacks:
             raise ConfigurationError(
@@ -276,7 +276,7 @@ class InnerLoop(FromParams):
                 f"({optimizer.name}): take Adam, AdamW, BertAdam, or SGD, without momentum, amsgrad and "
                 "maximize, or execution='auto'"
             )
-        return optimizer.stacks
+        return copies_of(optimizer, self.num_steps) if optimizer.stacks else 0
 
     def _idle_states(
         self, parameters: NamedParameters, num_workers: int, keeps_gradients: bool, batched: bool

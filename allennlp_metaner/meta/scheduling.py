@@ -17,9 +17,9 @@ from allennlp_metaner.meta.fast_weights import (
     rows_of,
 )
 from allennlp_metaner.meta.functional import TaskWeights, functional_call
-from allennlp_metaner.meta.stacked_weights import WorkerState
+from allennlp_metaner.meta.stacked_weights import STEP_BYTES, STEP_COPIES, WorkerState
 from allennlp_metaner.nn.collate import Joined
-from allennlp_metaner.nn.memory import memory_of
+from allennlp_metaner.nn.memory import bytes_of, bytes_of_a_subword, free_memory_of_gpu, memory_of
 from allennlp_metaner.nn.parameters import NamedParameters
 from allennlp_metaner.nn.per_task_gradients import PerTaskGradients
 from allennlp_metaner.nn.randomness import TaskGenerators, derived_seed
@@ -66,7 +66,7 @@ def limits_of(
     num_workers: Optional[int] = None,
     group_size: Optional[int] = None,
     microbatch_size: Optional[int] = None,
-    batched: bool = False,
+    batched: int = 0,
 ) -> Limits:
     """
     # Parameters
@@ -76,33 +76,35 @@ def limits_of(
         Those that adapt.
     num_workers, group_size, microbatch_size : `int`, optional (default = `None`)
         If given, what they are to be.
-    batched : `bool`, optional (default = `False`)
-        Whether the weights of a group are stacked, so that a pass of many tasks is best.
+    batched : `int`, optional (default = `0`)
+        If the weights of a group are stacked, so that a pass of many tasks is best, how many copies of the
+        weights each task needs.
     """
     device = parameters[0][1].device
-    memory = memory_of(device) // MEMORY_SHARE
-    copy = sum(parameter.numel() * parameter.element_size() for _, parameter in parameters)
+    memory = available_memory(device)
+    copy = bytes_of(parameters)
     by_core = device.type == "cpu" and not batched
     cores = torch.get_num_threads() if by_core else 1
     num_workers = num_workers or max(1, min(cores, memory // copy))
     of_worker = memory // num_workers
+    of_subword = bytes_of_a_subword(model)
     if microbatch_size is None:
-        microbatch_size = max(1, of_worker // _bytes_of_a_subword(model))
+        # The second half is for the weights.
+        microbatch_size = max(1, of_worker // of_subword if not batched else of_worker // (4 * of_subword))
         if by_core:
             microbatch_size = min(microbatch_size, EFFICIENT_SUBWORDS)
-    return Limits(
-        num_workers, group_size or max(1, of_worker // (2 * copy)), microbatch_size, of_worker >= 2 * copy
-    )
+    if not batched:
+        group_size = group_size or max(1, of_worker // (2 * copy))
+        return Limits(num_workers, group_size, microbatch_size, of_worker >= 2 * copy)
+    for_weights = of_worker // 2 - STEP_COPIES * STEP_BYTES
+    return Limits(num_workers, group_size or max(1, for_weights // (batched * copy)), microbatch_size, True)
 
 
-def _bytes_of_a_subword(model: torch.nn.Module) -> int:
-    """What the backward pass keeps of a subword: the inputs and the output gradients of trainable layers."""
-    layers = [layer for layer in model.modules() if isinstance(layer, torch.nn.Linear)]
-    return 1 + sum(
-        (layer.in_features + layer.out_features) * layer.weight.element_size()
-        for layer in layers
-        if layer.weight.requires_grad
-    )
+def available_memory(device: torch.device) -> int:
+    """The bytes that an inner loop plans with: most of what is free on a GPU, or a part of all there is."""
+    if device.type == "cuda":
+        return free_memory_of_gpu(device) * 9 // 10
+    return memory_of(device) // MEMORY_SHARE
 
 
 Evaluate = Callable[[AdaptedTasks], R]

@@ -1,13 +1,14 @@
 """The fast weights of a group of tasks stacked, and the steps that a worker takes in one way or the other."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Optional, Union
 
 import torch
 
 from allennlp_metaner.meta.fast_weights import FastWeights
-from allennlp_metaner.meta.inner_optimizers import InnerOptimizer
-from allennlp_metaner.nn.memory import Buffers
+from allennlp_metaner.meta.inner_optimizers import InnerAdam, InnerOptimizer, InnerSgd
+from allennlp_metaner.nn.memory import Buffers, bytes_of, bytes_of_a_subword
 from allennlp_metaner.nn.parameters import NamedParameters
 from allennlp_metaner.nn.per_task_gradients import PerTaskGradients
 
@@ -16,6 +17,55 @@ STEP_BYTES = 2**28
 A step is taken on so much of the weights of all tasks at once: all of a small model's, and a layer's of a
 large one, for which it takes far longer than to start an operation. It needs a few times as much memory.
 """
+
+
+STEP_COPIES = 2
+"""A step of stacked weights needs so many times the memory of the weights that it is taken on at once."""
+
+
+def copies_of(optimizer: InnerOptimizer, num_steps: int) -> int:
+    """How many copies of its weights a task needs: they themselves, and the state between two steps."""
+    if num_steps == 1 or isinstance(optimizer, InnerSgd):
+        return 1
+    return 1 + (num_steps - 1 if isinstance(optimizer, InnerAdam) and num_steps < 3 else 2)
+
+
+def predicted_memory(
+    model: torch.nn.Module,
+    parameters: NamedParameters,
+    copies: int,
+    num_steps: int,
+    supports: Sequence[int],
+    queries: Sequence[int],
+) -> int:
+    """
+    The most memory that the meta-gradient of a group of tasks takes in the execution "batched", on top of
+    model and data.
+
+    # Parameters
+
+    model : `torch.nn.Module`
+    parameters : `NamedParameters`
+        Those that adapt.
+    copies : `int`
+        Of the weights of a task, see [`copies_of`](./stacked_weights.md#copies_of).
+    num_steps : `int`
+    supports, queries : `Sequence[int]`
+        The number of subwords of each task.
+
+    # Returns
+
+    `int`
+        In bytes.
+    """
+    stacked, of_subword = len(supports) * bytes_of(parameters), bytes_of_a_subword(model)
+    largest = len(supports) * max(parameter.numel() * parameter.element_size() for _, parameter in parameters)
+    step = STEP_COPIES * min(stacked, max(largest, STEP_BYTES))
+    # What the first pass keeps is there until the group is done; the latest step's goes when it is taken.
+    passes = 1 if num_steps == 1 else 2
+    stepping = copies * stacked + step + passes * sum(supports) * of_subword
+    asking = stacked + (sum(supports) + sum(queries)) * of_subword + 2 * bytes_of(parameters)
+    return max(stepping, asking)
 
 
 class StackedWeights:

@@ -25,6 +25,27 @@ def memory_of(device: torch.device) -> int:
     return min(found, default=2**33)
 
 
+def free_memory_of_gpu(device: torch.device) -> int:
+    """What other programs and this one's tensors leave, with what PyTorch keeps for its next ones."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
+
+
+def bytes_of(parameters: NamedParameters) -> int:
+    """What a copy of them takes."""
+    return sum(parameter.numel() * parameter.element_size() for _, parameter in parameters)
+
+
+def bytes_of_a_subword(model: torch.nn.Module) -> int:
+    """What the backward pass keeps of a subword: the inputs and the output gradients of trainable layers."""
+    layers = [layer for layer in model.modules() if isinstance(layer, torch.nn.Linear)]
+    return 1 + sum(
+        (layer.in_features + layer.out_features) * layer.weight.element_size()
+        for layer in layers
+        if layer.weight.requires_grad
+    )
+
+
 class Buffers:
     """
     Memory for the fast weights of a group of tasks, as far as they are matrices: for each task, one piece,
