@@ -17,7 +17,7 @@ from allennlp_metaner.meta.fast_weights import (
     rows_of,
 )
 from allennlp_metaner.meta.functional import TaskWeights, functional_call
-from allennlp_metaner.meta.stacked_weights import STEP_BYTES, STEP_COPIES, WorkerState
+from allennlp_metaner.meta.stacked_weights import ACTIVATIONS, STEP_BYTES, STEP_COPIES, WorkerState
 from allennlp_metaner.nn.collate import Joined
 from allennlp_metaner.nn.memory import bytes_of, bytes_of_a_subword, free_memory_of_gpu, memory_of
 from allennlp_metaner.nn.parameters import NamedParameters
@@ -90,7 +90,8 @@ def limits_of(
     of_subword = bytes_of_a_subword(model)
     if microbatch_size is None:
         # The second half is for the weights.
-        microbatch_size = max(1, of_worker // of_subword if not batched else of_worker // (4 * of_subword))
+        share = 1 if not batched else 4 * ACTIVATIONS
+        microbatch_size = max(1, int(of_worker // (share * of_subword)))
         if by_core:
             microbatch_size = min(microbatch_size, EFFICIENT_SUBWORDS)
     if not batched:

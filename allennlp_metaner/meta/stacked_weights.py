@@ -19,6 +19,12 @@ large one, for which it takes far longer than to start an operation. It needs a 
 """
 
 
+ACTIVATIONS = 1.7
+"""
+What autograd keeps of a pass, for each byte of the inputs and output gradients of linear layers. Counted with
+dropout on, for BERT's proportions.
+"""
+
 STEP_COPIES = 2
 """A step of stacked weights needs so many times the memory of the weights that it is taken on at once."""
 
@@ -60,11 +66,13 @@ def predicted_memory(
     """
     stacked, of_subword = len(supports) * bytes_of(parameters), bytes_of_a_subword(model)
     largest = len(supports) * max(parameter.numel() * parameter.element_size() for _, parameter in parameters)
-    step = STEP_COPIES * min(stacked, max(largest, STEP_BYTES))
+    step = min(stacked, max(largest, STEP_BYTES))
     # What the first pass keeps is there until the group is done; the latest step's goes when it is taken.
     passes = 1 if num_steps == 1 else 2
-    stepping = copies * stacked + step + passes * sum(supports) * of_subword
-    asking = stacked + (sum(supports) + sum(queries)) * of_subword + 2 * bytes_of(parameters)
+    activations = int(ACTIVATIONS * of_subword)
+    stepping = copies * stacked + STEP_COPIES * step + step // len(supports)
+    stepping += passes * sum(supports) * activations
+    asking = stacked + (sum(supports) + sum(queries)) * activations + 2 * bytes_of(parameters)
     return max(stepping, asking)
 
 

@@ -5,6 +5,7 @@ from typing import Any, Optional, Union
 import torch
 from torch.nn import functional
 
+from allennlp_metaner.nn import randomness
 from allennlp_metaner.nn.randomness import BITS, TaskGenerators, kept_elements
 
 Randomness = Union[torch.Generator, TaskGenerators]
@@ -38,7 +39,7 @@ def dropout(
 
     `torch.Tensor`
     """
-    kept = round((1.0 - p) * 2**BITS) / 2**BITS if inputs.device.type == "cpu" else 1.0 - p
+    kept = 1.0 - p if randomness.hashes(inputs.device) else round((1.0 - p) * 2**BITS) / 2**BITS
     if not training or kept == 1.0:
         return inputs
     keep = _keep(inputs, p, generator)

@@ -196,13 +196,4 @@ def test_predicted_memory(
             [num_subwords(task["support"]) for task in tasks],
             [num_subwords(task["query"]) for task in tasks],
         )
-        print(
-            optimizer.__name__,
-            num_steps,
-            step_bytes,
-            number,
-            predicted,
-            allocations.most,
-            predicted / allocations.most,
-        )
         assert 0.8 * allocations.most <= predicted <= 1.2 * allocations.most
