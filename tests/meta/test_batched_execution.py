@@ -31,6 +31,7 @@ from allennlp_metaner.tasks.task_field import Task
 RAGGED = (1, 2, 5)
 TaggerMaker = Callable[..., MaxLossTagger]
 TaskMaker = Callable[..., list[Task]]
+WORD_EMBEDDINGS = "token_embedder_tokens._embedder.transformer_model.embeddings.word_embeddings.weight"
 MOST = 1.5
 """Operations of any number of tasks, for each operation of one task."""
 
@@ -197,3 +198,23 @@ def test_predicted_memory(
             [num_subwords(task["query"]) for task in tasks],
         )
         assert 0.8 * allocations.most <= predicted <= 1.2 * allocations.most
+
+
+def test_a_task_that_diverges_stays_alone(
+    make_tagger: TaggerMaker,
+    make_tasks: TaskMaker,
+    adapt: Callable[..., list[dict[str, torch.Tensor]]],
+    loop: Callable[..., InnerLoop],
+) -> None:
+    """Although all are in the same tensors, and of different lengths."""
+    model, supports = make_tagger().eval(), [task["support"] for task in make_tasks(4, 2)]
+    expected = adapt(loop(), model, supports)
+    pieces = [set(support["tokens"]["tokens"]["token_ids"].flatten().tolist()) for support in supports]
+    own = min(pieces[0].difference(*pieces[1:]))
+    with torch.no_grad():
+        model.text_field_embedder.get_parameter(WORD_EMBEDDINGS)[own] = float("nan")
+    first, *others = adapt(loop(), model, supports)
+    assert all(value.isnan().any() for name, value in first.items() if "classifier" in name)
+    for ours, theirs in zip(others, expected[1:], strict=True):
+        for name, value in ours.items():
+            torch.testing.assert_close(value, theirs[name], rtol=1e-12, atol=1e-12)

@@ -65,6 +65,27 @@ def test_what_is_given(limits: Callable[..., Limits]) -> None:
     assert limits(2, 8 * COPY, num_workers=1).group_size == 4
 
 
+def test_stacked_weights(limits: Callable[..., Limits], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One worker; half of the memory is for weights, but for what a step needs, and half for activations."""
+    monkeypatch.setattr(scheduling, "STEP_BYTES", COPY)
+    memory = 2 * (scheduling.STEP_COPIES * COPY + 3 * 5 * COPY)
+    found = limits(4, memory, batched=3)
+    assert found[:2] == (1, 5)
+    assert found.microbatch_size == int(memory // (4 * scheduling.ACTIVATIONS * BYTES_OF_A_SUBWORD))
+    assert limits(4, memory - 1, batched=3).group_size == 4
+    assert limits(4, 1, batched=3) == Limits(1, 1, 1, True)
+    assert limits(4, memory, batched=3, group_size=9, microbatch_size=7)[:3] == (1, 9, 7)
+
+
+def test_memory_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is free, and what PyTorch keeps for its next tensors."""
+    gpu = torch.device("cuda", 0)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10 * GIB, 80 * GIB))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 5 * GIB)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 3 * GIB)
+    assert scheduling.available_memory(gpu) == 12 * GIB * 9 // 10
+
+
 def test_the_default_encoder_is_not_slow(limits: Callable[..., Limits]) -> None:
     """Multilingual BERT has 9 trainable layers of 243 MiB in all; two cores and 8 GiB are not much."""
     copy = 243 * 2**20
