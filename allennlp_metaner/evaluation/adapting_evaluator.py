@@ -133,6 +133,7 @@ class AdaptingEvaluator(SimpleEvaluator):
         # An evaluation that broke off would count.
         model.get_metrics(reset=True)
         bar = Tqdm.tqdm(data_loader)
+        missing = 0
         for batch in bar:
             batch = move_to_device(batch, self.cuda_device)
             with torch.no_grad():
@@ -144,12 +145,19 @@ class AdaptingEvaluator(SimpleEvaluator):
                 losses.append(of_batch.double().mean().item())
                 weights.append(output[weight_key].item() if weight_key else len(of_batch))
                 metrics["loss"] = _mean(losses, weights)
+            else:
+                missing += 1
             bar.set_description(", ".join(_shown(metrics)) + " ||", refresh=False)
             if write is not None:
                 line = self.batch_serializer(
                     batch, output, data_loader, output_postprocess_function=postprocess
                 )
                 write(f"{line}\n")
+        if losses and missing:
+            raise ConfigurationError(
+                f"{missing} of {missing + len(losses)} batches gave no loss: evaluate a file in which all "
+                "sentences have gold tags, or none"
+            )
         return _mean(losses, weights) if losses else None
 
 

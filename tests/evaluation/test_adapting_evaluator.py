@@ -146,6 +146,24 @@ def test_an_evaluation_that_broke_off_does_not_count(
     assert evaluator(tiny_archive.model, data) == expected
 
 
+def test_a_loss_for_some_batches_alone(
+    tiny_run: SimpleNamespace, tiny_archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = loader(tiny_archive, tiny_run.data / "conll2003/eng.testb")
+    forward, calls = tiny_archive.model.forward, []
+
+    def sometimes(**batch: Any) -> dict[str, Any]:
+        calls.append(batch)
+        return {key: value for key, value in forward(**batch).items() if len(calls) != 2 or "loss" not in key}
+
+    evaluator = Evaluator.by_name("adapting")(adapt=False)  # type: ignore[call-arg]
+    with monkeypatch.context() as patch:
+        patch.setattr(tiny_archive.model, "forward", sometimes)
+        with pytest.raises(ConfigurationError, match="1 of 3 batches gave no loss"):
+            evaluator(tiny_archive.model, data)
+    tiny_archive.model.get_metrics(reset=True)
+
+
 def test_unknown_types(tiny_archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiny_archive.validation_dataset_reader._base_reader, "_entity_types", None)
     path = tmp_path / "dates.txt"

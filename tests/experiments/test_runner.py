@@ -113,7 +113,7 @@ def updates(folder: Path) -> list[str]:
 
 
 def wait_for(condition: Callable[[], Any]) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 600
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)
