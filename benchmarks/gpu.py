@@ -1,5 +1,5 @@
 """
-What a GPU makes of all this, in one command of less than eight minutes: `python benchmarks/gpu.py`.
+What a GPU makes of all this, in one command sized for less than eight minutes: `python benchmarks/gpu.py`.
 
 Compares the two executions of the inner loop at the size of multilingual BERT (random weights, which are as
 fast as trained ones), predicted with measured memory, and the GPU with the CPU by the F1 of a short training.
