@@ -88,7 +88,8 @@ class FaissIndex(SimilarityIndex):
         dimensions), or a byte for each, if their number cannot be divided; for smaller pools, "HNSW32".
     search_parameters : `str`, optional (default = `None`)
         faiss's settings of the search, such as "efSearch=256" for HNSW or "nprobe=32" for IVF. The more, the
-        slower and the better. If `None`, "efSearch=128" for HNSW and "nprobe=32" for IVF.
+        slower and the better. If `None`, "efSearch=128" for HNSW and "nprobe=32" for IVF. With the default
+        factory, they are those of large pools.
     num_candidates : `int`, optional (default = `None`)
         How many candidates faiss is asked for beyond those that are excluded; at least K. Compressed indexes
         need more. `None`: 128 for the default factory, otherwise 16.
@@ -121,7 +122,7 @@ class FaissIndex(SimilarityIndex):
         self._pool: Optional[weakref.ref[np.ndarray]] = None
         self._built: Optional[BuiltIndex] = None
         # What is wrong with the settings is told before a pool is encoded.
-        self._prepared(self._new_index(8, 0))
+        self._prepared(self._new_index(8, LARGE_POOL))
 
     def search(
         self,
@@ -251,8 +252,8 @@ class FaissIndex(SimilarityIndex):
     def _prepared(self, index: Any) -> None:
         """Sets the parameters of the search, which are not stored with the index."""
         faiss, parameters = _faiss(), self._search_parameters
-        if parameters is None:
-            is_ivf = faiss.try_extract_index_ivf(index) is not None
+        is_ivf = faiss.try_extract_index_ivf(index) is not None
+        if parameters is None or (self._factory is None and not is_ivf):
             is_graph = "HNSW" in (self._factory or "HNSW")
             parameters = "nprobe=32" if is_ivf else "efSearch=128" if is_graph else ""
         if not parameters:

@@ -72,8 +72,11 @@ def test_default_of_large_pools(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, dim: int, factory: str
 ) -> None:
     monkeypatch.setattr(faiss_index, "LARGE_POOL", 3000)
-    index = FaissIndex(cache_directory=str(tmp_path))
+    index = FaissIndex(search_parameters="nprobe=30", cache_directory=str(tmp_path))
     pool, queries = clustered(4000, 1, dim), clustered(200, 2, dim)
+    # These are not for small pools, which have a graph.
+    small, _ = index.search(pool[:300], queries, 2)
+    assert recall(small, ExactIndex().search(pool[:300], queries, 2)[0]) >= 0.95
     with caplog.at_level(logging.INFO):
         found, similarities = index.search(pool, queries, 2)
     exact, expected = ExactIndex().search(pool, queries, 2)
@@ -82,7 +85,7 @@ def test_default_of_large_pools(
     np.testing.assert_allclose(similarities[right], expected[right], atol=1e-6)
     assert f"faiss index {factory} of 4000 vectors: recall at 2 is" in caplog.text
     # It is read again as it was built.
-    again = FaissIndex(cache_directory=str(tmp_path))
+    again = FaissIndex(search_parameters="nprobe=30", cache_directory=str(tmp_path))
     monkeypatch.setattr(FaissIndex, "_build", None)
     np.testing.assert_array_equal(again.search(pool.copy(), queries, 2)[0], found)
 
