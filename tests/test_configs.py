@@ -429,6 +429,8 @@ def test_is_built(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> 
     assert [all(p.requires_grad for p in layer.parameters()) for layer in layers] == [
         i >= frozen for i in range(5)
     ]
+    # The warm-up begins with an inner rate of 0, at which Reptile has no gradient.
+    vars(built.trainer)["_schedule_inner_lr"] = False
     batch = next(iter(built.trainer.data_loader))
     loss = built.trainer.batch_outputs(batch, for_training=True)["loss"]
     assert torch.isfinite(loss) and loss > 0

@@ -2,6 +2,8 @@
 
 import importlib
 import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -12,10 +14,16 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 @pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def benchmark(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     monkeypatch.setenv("METANER_ENCODER", "")
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("gpu")
+    # The demo has a module "run", too.
+    names = ("gpu", "run", "workload")
+    for name in names:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    yield importlib.import_module("gpu")
+    for name in names:
+        sys.modules.pop(name, None)
 
 
 def test_trial_on_the_cpu(benchmark: ModuleType, tmp_path: Path) -> None:

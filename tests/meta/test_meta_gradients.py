@@ -685,7 +685,7 @@ class TestMutations:
         monkeypatch.setattr(
             max_loss_tagger,
             "max_loss",
-            lambda losses, mask, weight, reduction: correct(losses, mask, -weight, reduction),
+            lambda losses, mask, weight, *rest: correct(losses, mask, -weight, *rest),
         )
         assert off() > FAR_OFF
 
