@@ -158,15 +158,11 @@ class TransformerSentenceEncoder(SentenceEncoder):
             config = {
                 key: value for key, value in model.config.to_dict().items() if key not in _IRRELEVANT_CONFIG
             }
-            settings = [
-                type(self).__name__,
-                self._pooling,
-                self._max_length,
-                config,
-                _tokenizer_state(tokenizer),
+            state = _tokenizer_state(tokenizer)
+            settings: list[Any] = [type(self).__name__, self._pooling, self._max_length, config, state]
+            if self._layer is not None:
                 # Vectors of the final layer keep the digest that they had when there was no choice.
-                *([] if self._layer is None else [self._layer_of(model)]),
-            ]
+                settings.append(self._layer_of(model))
             digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
             for name, tensor in model.named_parameters():
                 # The pooler comes after the hidden states; where a checkpoint lacks it, it is random.
@@ -205,11 +201,11 @@ class TransformerSentenceEncoder(SentenceEncoder):
                 f"max_length={self._max_length} does not fit the encoder {self._path!r}, "
                 f"which adds {num_special} special tokens and has {limit or 'any number of'} positions."
             )
-        layer, num_layers = self._layer_of(model), model.config.num_hidden_layers
-        if not isinstance(layer, int) or not 1 <= layer <= num_layers:
+        layer, last = self._layer_of(model), model.config.num_hidden_layers
+        if not isinstance(layer, int) or not 1 <= layer <= last:
             raise ConfigurationError(
-                f"layer={layer!r} of the sentence encoder must be 'middle', a number from 1 to {num_layers} "
-                f"(the layers of {self._path!r}), or null for the last"
+                f"layer={layer!r} of the sentence encoder must be 'middle', a number from 1 to {last} (the "
+                f"layers of {self._path!r}), or null for the last"
             )
         if self._pooling == "cls":
             special = tokenizer.build_inputs_with_special_tokens([])
@@ -238,8 +234,9 @@ class TransformerSentenceEncoder(SentenceEncoder):
         inputs = pad_sequence([torch.tensor(sentence) for sentence in ids], True, padding).to(device)
         lengths = torch.tensor([len(sentence) for sentence in ids], device=device).unsqueeze(1)
         mask = torch.arange(inputs.size(1), device=device) < lengths
-        outputs = model(input_ids=inputs, attention_mask=mask.long(), output_hidden_states=True)
-        hidden = outputs.hidden_states[int(self._layer_of(model))].float()
+        inner = self._layer is not None
+        outputs = model(input_ids=inputs, attention_mask=mask.long(), output_hidden_states=inner)
+        hidden = (outputs.hidden_states[int(self._layer_of(model))] if inner else outputs[0]).float()
         vectors = hidden[:, 0] if self._pooling == "cls" else (hidden * mask.unsqueeze(2)).sum(1) / lengths
         return torch.nn.functional.normalize(vectors, dim=1).cpu().numpy()
 
