@@ -17,9 +17,11 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Optional
 
 import pytest
-import torch
-from transformers import BertConfig, BertModel, BertTokenizerFast
 
+from tests.processes import RunningProcess, start_server
+
+# PyTorch and all that is larger is imported where it is needed: the process of pytest that hands tests to
+# others reads this file too.
 if TYPE_CHECKING:
     from allennlp.models.archival import Archive
 
@@ -39,6 +41,9 @@ def make_tiny_encoder(directory: Path, seed: int = 0, max_positions: int = 160, 
     A larger `spread` of the weights than BERT's 0.02 gives sentences clearly different vectors; at 0.3,
     however, the words of a sentence get nearly the same one.
     """
+    import torch
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
     directory.mkdir(parents=True, exist_ok=True)
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS.split(), *LETTERS]
     pieces += [f"##{letter}" for letter in LETTERS]
@@ -74,6 +79,13 @@ def full_disk() -> Callable[[int], AbstractContextManager[None]]:
             resource.setrlimit(resource.RLIMIT_FSIZE, old)
 
     return limited
+
+
+@pytest.fixture(scope="session")
+def running_process(tmp_path_factory: pytest.TempPathFactory) -> type[RunningProcess]:
+    """Starts processes that have AllenNLP imported, but not this package, and share no cache with others."""
+    start_server(tmp_path_factory.mktemp("empty"))
+    return RunningProcess
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,7 @@
 """An archive carries everything: the real commands, where nothing it was made from is left."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 import tarfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,7 +14,8 @@ from allennlp.evaluation import Evaluator
 from allennlp.models.archival import Archive
 from allennlp.predictors import Predictor
 
-ROOT = Path(__file__).parents[1]
+from tests.processes import RunningProcess, allennlp
+
 SPANISH_LAYOUT = {"num_columns": 3, "scheme": "BIO"}
 LINES: list[dict[str, Any]] = [
     {"words": ["Peter", "Smith", "won", "the", "Paris", "Open", "."]},
@@ -36,33 +34,6 @@ def hidden(path: Path) -> Iterator[None]:
         away.rename(path)
 
 
-def command(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    """An `allennlp` command that runs in `folder`, without a hub and without a trace of earlier runs."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("METANER_")}
-    environment.update(
-        PYTHONPATH=str(ROOT),
-        METANER_CACHE=str(folder / "vectors"),
-        HF_HOME=str(folder / "hub"),
-        ALLENNLP_CACHE_ROOT=str(folder / "allennlp"),
-        HF_HUB_OFFLINE="1",
-        TRANSFORMERS_OFFLINE="1",
-        OMP_NUM_THREADS="1",
-    )
-    return subprocess.Popen(
-        [sys.executable, "-m", "allennlp", *arguments, "--include-package", "allennlp_metaner"],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def finish(process: subprocess.Popen[str]) -> None:
-    output, _ = process.communicate(timeout=600)
-    assert process.returncode == 0, output[-4000:]
-
-
 def test_contents(tiny_run: SimpleNamespace) -> None:
     with tarfile.open(tiny_run.archive) as archive:
         names = {name.rsplit("/", 1)[-1] for name in archive.getnames()}
@@ -70,8 +41,12 @@ def test_contents(tiny_run: SimpleNamespace) -> None:
 
 
 def test_predict_and_evaluate_with_nothing_but_the_archive(
-    tiny_run: SimpleNamespace, tiny_archive: Archive, tmp_path: Path
+    tiny_run: SimpleNamespace,
+    tiny_archive: Archive,
+    running_process: type[RunningProcess],
+    tmp_path: Path,
 ) -> None:
+    """Without a hub, and without a trace of earlier runs."""
     predictor = Predictor.from_archive(tiny_archive)
     expected = predictor.predict_batch_json(LINES)
     target = tiny_run.data / "conll2002/esp.testb"
@@ -81,25 +56,26 @@ def test_predict_and_evaluate_with_nothing_but_the_archive(
     with ExitStack() as stack:
         for path in (tiny_run.run, tiny_run.encoder, tiny_run.data):
             stack.enter_context(hidden(path))
-        # Both at once: most of the time goes into importing AllenNLP.
-        predict = command(
-            tmp_path, "predict", "model.tar.gz", "lines.jsonl", "--output-file", "out.jsonl", "--silent"
+        command = {"folder": tmp_path, "environment": {"METANER_CACHE": str(tmp_path / "vectors")}}
+        package = ("--include-package", "allennlp_metaner")
+        predict = running_process(
+            *(allennlp, "predict", "model.tar.gz", "lines.jsonl", "--output-file", "out.jsonl", "--silent"),
+            *package,
+            output=tmp_path / "predict.log",
+            **command,
         )
         overrides = json.dumps(
             {f"validation_dataset_reader.base_reader.{key}": value for key, value in SPANISH_LAYOUT.items()}
         )
-        evaluate = command(
-            tmp_path,
-            "evaluate",
-            "model.tar.gz",
-            "esp.testb",
-            "-o",
-            overrides,
-            "--output-file",
-            "metrics.json",
+        evaluate = running_process(
+            *(allennlp, "evaluate", "model.tar.gz", "esp.testb", "-o", overrides),
+            *("--output-file", "metrics.json"),
+            *package,
+            output=tmp_path / "evaluate.log",
+            **command,
         )
-        finish(predict)
-        finish(evaluate)
+        for process in (predict, evaluate):
+            assert process.finish() == 0, process.printed[-4000:]
     predicted = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text("utf-8").splitlines()]
     assert [p["tags"] for p in predicted] == [e["tags"] for e in expected]
     for ours, theirs in zip(predicted, expected, strict=True):

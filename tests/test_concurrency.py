@@ -1,8 +1,8 @@
 """Several callers at the same time have the answers that each has alone."""
 
+import json
 import os
-import subprocess
-import sys
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,10 +19,10 @@ from allennlp.models.archival import Archive
 from allennlp.predictors import Predictor
 
 from allennlp_metaner.concurrency import exclusive
+from tests.processes import RunningProcess
 
 A = TypeVar("A")
 R = TypeVar("R")
-ROOT = Path(__file__).parents[1]
 NUM_THREADS = 8
 LINES: list[dict[str, Any]] = [
     {"sentence": "Peter Smith won the Paris Open."},
@@ -150,45 +150,46 @@ def test_exclusive() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
-def test_fork(tiny_run: SimpleNamespace) -> None:
+def test_fork(tiny_run: SimpleNamespace, running_process: type[RunningProcess], tmp_path: Path) -> None:
     """Servers load once and fork: a child's first prediction, and a later one, is its parent's, and comes."""
-    script = f"""
-import json, os, signal, threading, torch
-from allennlp.predictors import Predictor
-import allennlp_metaner
-from allennlp_metaner.concurrency import exclusive
-torch.set_num_threads(2)
-predictor = Predictor.from_path({str(tiny_run.archive)!r})
-lines = {LINES!r}
-def held():
-    entered = threading.Event()
-    @exclusive()
-    def wait():
-        entered.set()
-        threading.Event().wait(5)
-    threading.Thread(target=wait, daemon=True).start()
-    entered.wait()
-def predict():
-    return [predictor.predict_batch_json(lines), [predictor.predict_json(lines[0])]]
-def tags(outputs):
-    return [[line["tags"] for line in found] for found in outputs]
-signal.alarm(280)
-# The parent has only loaded at first, and then predicted.
-for _ in range(2):
-    held()
-    child = os.fork()
-    if not child:
-        signal.alarm(280)
-        with open("child.json", "w") as file:
-            json.dump(tags(predict()), file)
-        os._exit(0)
-    expected = tags(predict())
-    assert os.waitpid(child, 0)[1] == 0
-    with open("child.json") as file:
-        assert json.load(file) == expected
-    os.remove("child.json")
-"""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2"}
-    subprocess.run(
-        [sys.executable, "-c", script], cwd=tiny_run.run.parent, env=environment, timeout=600, check=True
+    process = running_process(
+        load_and_fork, str(tiny_run.archive), folder=tmp_path, output=tmp_path / "printed"
     )
+    assert process.finish() == 0, process.printed[-4000:]
+
+
+def load_and_fork(archive: str) -> None:
+    import allennlp_metaner  # noqa: F401  # registers the predictor
+
+    signal.alarm(280)
+    torch.set_num_threads(2)
+    predictor = Predictor.from_path(archive)
+
+    def hold() -> None:
+        """Lets a thread be inside for some seconds."""
+        entered = threading.Event()
+
+        @exclusive()
+        def wait() -> None:
+            entered.set()
+            threading.Event().wait(5)
+
+        threading.Thread(target=wait, daemon=True).start()
+        entered.wait()
+
+    def predict() -> list[list[list[str]]]:
+        outputs = [predictor.predict_batch_json(LINES), [predictor.predict_json(LINES[0])]]
+        return [[line["tags"] for line in found] for found in outputs]
+
+    # The parent has only loaded at first, and then predicted.
+    for _ in range(2):
+        hold()
+        child = os.fork()
+        if not child:
+            signal.alarm(280)
+            Path("child.json").write_text(json.dumps(predict()), "utf-8")
+            os._exit(0)
+        expected = predict()
+        assert os.waitpid(child, 0)[1] == 0
+        assert json.loads(Path("child.json").read_text("utf-8")) == expected
+        os.remove("child.json")

@@ -1,10 +1,7 @@
 """`allennlp metaner-neighbors`: the sentences that prediction would retrieve, and clear errors."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +11,8 @@ import pytest
 from allennlp.common.checks import ConfigurationError
 from allennlp.models.archival import Archive
 from allennlp.predictors import Predictor
+
+from tests.processes import RunningProcess, allennlp
 
 ROOT = Path(__file__).parents[2]
 LINES: list[dict[str, Any]] = [
@@ -178,17 +177,11 @@ def test_overrides(command: Command, config: dict[str, Any], tmp_path: Path) -> 
         )
 
 
-def test_found_by_allennlp() -> None:
+def test_found_by_allennlp(running_process: type[RunningProcess], tmp_path: Path) -> None:
     # AllenNLP looks for commands before it imports --include-package: the file .allennlp_plugins of the
     # folder tells where.
-    process = subprocess.run(
-        [sys.executable, "-m", "allennlp", "metaner-neighbors", "--help"],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert process.returncode == 0, process.stderr[-2000:]
-    assert "--num-neighbors" in process.stdout
-    assert "--include-package" in process.stdout
+    arguments = ("metaner-neighbors", "--help")
+    process = running_process(allennlp, *arguments, folder=ROOT, output=tmp_path / "printed")
+    assert process.finish() == 0, process.printed[-2000:]
+    assert "--num-neighbors" in process.printed
+    assert "--include-package" in process.printed

@@ -1,13 +1,11 @@
 """`allennlp metaner-serve` as a process of its own, with a real archive: right answers, graceful end."""
 
-import os
 import re
 import signal
-import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +17,7 @@ from allennlp_metaner import NameTagger
 from allennlp_metaner.serving.server import bound_socket
 from allennlp_metaner.serving.taggers import load_taggers
 from tests.commands.conftest import Command
+from tests.processes import RunningProcess, allennlp
 
 ROOT = Path(__file__).parents[2]
 TEXTS = [
@@ -33,32 +32,25 @@ Names = list[tuple[str, str, int, int]]
 
 
 @pytest.fixture(scope="module")
-def server(tiny_run: SimpleNamespace) -> Iterator[SimpleNamespace]:
-    command = [sys.executable, "-m", "allennlp", "metaner-serve", str(tiny_run.archive), "--port", "0"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, encoding="utf-8"
-    ) as process:
-        assert process.stderr is not None
-        lines = []
-        url = None
-        for line in process.stderr:
-            lines.append(line)
-            if match := re.search(r"at (http://127\.0\.0\.1:\d+) until Ctrl-C", line):
-                url = match[1]
-                break
-        assert url is not None, "".join(lines)
-        reader = threading.Thread(target=lambda: lines.extend(process.stderr or ()))
-        reader.start()
-        try:
-            # It connects once the server listens.
-            with httpx.Client(base_url=url, transport=httpx.HTTPTransport(retries=8)) as client:
-                assert client.get("/health").json()["adapt_choices"] == [False, True]
-            with httpx.Client(base_url=url, timeout=300) as client:
-                yield SimpleNamespace(client=client, process=process, lines=lines)
-        finally:
-            process.kill()
-            reader.join()
+def server(
+    tiny_run: SimpleNamespace,
+    running_process: type[RunningProcess],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[SimpleNamespace]:
+    process = running_process(
+        *(allennlp, "metaner-serve", str(tiny_run.archive), "--port", "0"),
+        folder=ROOT,
+        output=tmp_path_factory.mktemp("server") / "printed",
+    )
+    try:
+        url = process.wait_for(partial(re.search, r"at (http://127\.0\.0\.1:\d+) until Ctrl-C"))[1]
+        # It connects once the server listens.
+        with httpx.Client(base_url=url, transport=httpx.HTTPTransport(retries=8)) as client:
+            assert client.get("/health").json()["adapt_choices"] == [False, True]
+        with httpx.Client(base_url=url, timeout=300) as client:
+            yield SimpleNamespace(client=client, process=process)
+    finally:
+        process.kill()
 
 
 def ask(server: SimpleNamespace, text: str, adapt: bool) -> Names:
@@ -104,8 +96,8 @@ def test_the_same_entities_as_python_alone_and_under_load_and_at_the_end(
             for copy in range(COPIES)
             for name, label, start, end in once
         ]
-    assert server.process.wait(60) == 0
-    assert not [line for line in server.lines if "Error" in line or "Traceback" in line]
+    assert server.process.finish(60) == 0
+    assert not re.search("Error|Traceback", server.process.printed)
     with pytest.raises(httpx.ConnectError):
         server.client.get("/health")
 

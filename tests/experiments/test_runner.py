@@ -17,6 +17,7 @@ from allennlp_metaner.experiments.curves import read_curves
 from allennlp_metaner.experiments.grid import read_grid
 from allennlp_metaner.experiments.results import Results
 from allennlp_metaner.experiments.runner import ExperimentRunner
+from tests.processes import RunningProcess
 
 ROOT = Path(__file__).parents[2]
 # Ends its process in the middle of the second epoch, if told so by a file, which it takes away.
@@ -45,7 +46,11 @@ PACKAGES = ("allennlp_metaner", "trouble_callback")
 
 @pytest.fixture
 def setting(
-    tiny_data: Path, tiny_word_encoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_data: Path,
+    tiny_word_encoder: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    running_process: type[RunningProcess],
 ) -> SimpleNamespace:
     """A grid of two systems that share a training, and a third, whose training fails."""
     monkeypatch.setenv("METANER_DATA", str(tiny_data))
