@@ -29,9 +29,11 @@ demo: $(STAMP)
 	$(BIN)/python demo/run.py
 
 # Compiling all that a process imports takes longer than most of them work, so what is compiled is kept, also where
-# the environment variable says otherwise. A core that has run out of tests takes over some of another's.
+# the environment variable says otherwise. Threads of the few tests that have several sleep while they wait. A core
+# that has run out of tests takes over some of another's.
 test: $(STAMP)
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_ARGS)
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE \
+		$(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

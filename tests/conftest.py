@@ -235,6 +235,7 @@ class MadeUpExperiment:
 
     def __init__(self, folder: Path) -> None:
         self.grid, self.runs = folder / "grid.jsonnet", folder / "runs"
+        self._cells: dict[str, list[Cell]] = {}
         for name in ("base", "full", "no_masking"):
             training = {"trainer": {"num_epochs": 2}, "data_loader": {"batches_per_epoch": 50}, "name": name}
             (folder / f"{name}.jsonnet").write_text(json.dumps(training), encoding="utf-8")
@@ -253,9 +254,13 @@ class MadeUpExperiment:
     def cells(self, system: Optional[str] = None, target: Optional[str] = None) -> "list[Cell]":
         from allennlp_metaner.experiments.grid import read_grid
 
+        # Evaluating a grid takes longer than most tests.
+        contents = "".join(path.read_text("utf-8") for path in sorted(self.grid.parent.glob("*.jsonnet")))
+        if contents not in self._cells:
+            self._cells[contents] = read_grid(self.grid, self.runs)
         return [
             cell
-            for cell in read_grid(self.grid, self.runs)
+            for cell in self._cells[contents]
             if system in (None, cell.system) and target in (None, cell.target)
         ]
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from allennlp.common import Params
 from allennlp.common.checks import ConfigurationError
+from allennlp.common.params import with_overrides
 from allennlp.models.archival import CONFIG_NAME
 
 from allennlp_metaner.experiments.jobs import Cell, Training, digest
@@ -216,9 +217,11 @@ def _evaluate(
     if not path.is_file():
         raise ConfigurationError(f"{where}: there is no file {path}")
     try:
-        params = Params.from_file(str(path), overrides, ext_vars=environment)
+        params = Params.from_file(str(path), ext_vars=environment)
         if isinstance(params.params, dict):
-            return params.as_dict(quiet=True)
+            config: dict[str, Any] = params.as_dict(quiet=True)
+            # `from_file` would evaluate these as Jsonnet too, which takes long to start.
+            return with_overrides(config, overrides) if overrides else config
     except (RuntimeError, ValueError) as error:
         raise ConfigurationError(f"{where}: {path} cannot be evaluated: {error}") from error
     raise ConfigurationError(f"{where}: {path} must be an object")

@@ -21,6 +21,7 @@ UPDATES = 4
 
 Weights = dict[str, torch.Tensor]
 ParamsMaker = Callable[..., Params]
+WholeRun = Callable[[Params], tuple[Path, dict[str, Weights]]]
 
 
 class InterruptedRunError(Exception):
@@ -129,3 +130,18 @@ def run_killed(directory: Path, params: Params, after: int, patch: pytest.Monkey
     with pytest.raises(InterruptedRunError):
         train.train_model(params, str(directory))
     patch.setattr(Interrupt, "after", None)
+
+
+@pytest.fixture(scope="session")
+def whole_run(tmp_path_factory: pytest.TempPathFactory) -> WholeRun:
+    """The folder and the weights of an uninterrupted run, which is made once for all that compare with it."""
+    made: dict[str, tuple[Path, dict[str, Weights]]] = {}
+
+    def find(params: Params) -> tuple[Path, dict[str, Weights]]:
+        config = json.dumps(params.as_dict(quiet=True), sort_keys=True)
+        if config not in made:
+            folder = tmp_path_factory.mktemp("whole") / "run"
+            made[config] = folder, run(folder, params)
+        return made[config]
+
+    return find

@@ -1,6 +1,5 @@
 """Meta-training by the shipped config, through AllenNLP's own `train_model`, on tiny data."""
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +21,9 @@ from tests.training.conftest import (
     InterruptedRunError,
     ParamsMaker,
     Weights,
+    WholeRun,
     identical,
+    metrics_of,
     run,
     run_killed,
 )
@@ -117,6 +118,7 @@ class TestRecovery:
     def test_ends_like_an_uninterrupted_run(
         self,
         make_params: ParamsMaker,
+        whole_run: WholeRun,
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
         killed_after: int,
@@ -124,12 +126,11 @@ class TestRecovery:
         found: str,
     ) -> None:
         """With dropout and masking, bit for bit."""
-        every = {
-            "trainer__checkpointer__save_every_num_batches": checkpoint_every,
-            # A validation that draws random numbers, and that a recovered run does not repeat.
-            "validation_data_loader__shuffle": True,
-        }
-        expected = run(tmp_path / "whole", make_params(**every))
+        # A validation that draws random numbers, and that a recovered run does not repeat.
+        shuffled = {"validation_data_loader__shuffle": True}
+        # Which writes no checkpoints in the middle of an epoch: they make no difference.
+        folder, expected = whole_run(make_params(**shuffled))
+        every = {**shuffled, "trainer__checkpointer__save_every_num_batches": checkpoint_every}
         directory = tmp_path / "killed"
         run_killed(directory, make_params(**every), killed_after, monkeypatch)
         latest = Checkpointer(directory).find_latest_checkpoint()
@@ -140,28 +141,33 @@ class TestRecovery:
             (directory / "best.th").unlink()
         assert identical(run(directory, make_params(**every), recover=True), expected)
         for epoch in range(2):
-            whole, recovered = (
-                json.loads((tmp_path / name / f"metrics_epoch_{epoch}.json").read_text("utf-8"))
-                for name in ("whole", "killed")
-            )
+            whole, recovered = (metrics_of(path, epoch) for path in (folder, directory))
             assert recovered["training_loss"] == whole["training_loss"] > 0
 
     def test_moving_average(
-        self, make_params: ParamsMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self,
+        make_params: ParamsMaker,
+        whole_run: WholeRun,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         average = {"trainer__moving_average": {"type": "exponential", "decay": 0.5}}
         expected = run(tmp_path / "whole", make_params(**average))
         run_killed(tmp_path / "killed", make_params(**average), 5, monkeypatch)
         assert identical(run(tmp_path / "killed", make_params(**average), recover=True), expected)
-        plain = run(tmp_path / "plain", make_params())
+        _, plain = whole_run(make_params())
         assert identical({"last": plain["last"]}, {"last": expected["last"]})
         assert not identical({"best": plain["best"]}, {"best": expected["best"]})
 
     def test_killed_while_writing_a_checkpoint(
-        self, make_params: ParamsMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self,
+        make_params: ParamsMaker,
+        whole_run: WholeRun,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         every = {"trainer__checkpointer__save_every_num_batches": 2}
-        expected = run(tmp_path / "whole", make_params(**every))
+        _, expected = whole_run(make_params())
         save, saved = torch.save, []
 
         def killed(state: Any, file: Any) -> None:
@@ -193,10 +199,10 @@ class TestRecovery:
 
 
 def test_same_seed_same_weights(
-    make_params: ParamsMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_params: ParamsMaker, whole_run: WholeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, second = (run(tmp_path / name, make_params()) for name in ("first", "second"))
-    assert identical(first, second)
+    _, first = whole_run(make_params())
+    assert identical(first, run(tmp_path / "second", make_params()))
     monkeypatch.setenv("METANER_SEED", "1")
     assert not identical(run(tmp_path / "other", make_params()), first)
 
