@@ -34,6 +34,16 @@ french german open festival monday spring rain market shares rose fell percent #
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """
+    Files whose tests need what takes longest to make come first. Of several processes of pytest, which begin
+    with a part of the tests each, one alone then makes it; and what takes long does not begin at the end.
+    """
+    slow = {"tiny_run", "running_process"}
+    first = {item.path for item in items if slow & set(getattr(item, "fixturenames", ()))}
+    items.sort(key=lambda item: item.path not in first)
+
+
 def make_tiny_encoder(directory: Path, seed: int = 0, max_positions: int = 160, spread: float = 0.3) -> Path:
     """
     Write a random BERT (5 layers x 16) with a WordPiece tokenizer that can spell any ASCII word.

@@ -3,8 +3,10 @@
 import copy
 import json
 import math
+import os
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -302,20 +304,33 @@ DIFFERENCES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def vectors(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("vectors")
+
+
 @pytest.fixture(autouse=True)
 def environment(
-    monkeypatch: pytest.MonkeyPatch, tiny_word_encoder: str, tiny_data: Path, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tiny_word_encoder: str, tiny_data: Path, vectors: Path
 ) -> None:
     for name in settings.DEFAULTS:
         monkeypatch.delenv(name, raising=False)
     settings.set_defaults()
     monkeypatch.setenv("METANER_ENCODER", tiny_word_encoder)
     monkeypatch.setenv("METANER_DATA", str(tiny_data))
-    monkeypatch.setenv("METANER_CACHE", str(tmp_path / "vectors"))
+    monkeypatch.setenv("METANER_CACHE", str(vectors))
+
+
+@cache
+def evaluated(name: str, overrides: str, variables: str) -> dict[str, Any]:
+    """Once for all tests with the same environment `variables`: it takes longer than most of them."""
+    return Params.from_file(str(CONFIGS / f"{name}.jsonnet"), overrides).as_dict(quiet=True)
 
 
 def config(name: str, **overrides: Any) -> dict[str, Any]:
-    return Params.from_file(str(CONFIGS / f"{name}.jsonnet"), overrides).as_dict(quiet=True)
+    variables = {key: value for key, value in os.environ.items() if key.startswith("METANER_")}
+    given = json.dumps(overrides) if overrides else ""
+    return copy.deepcopy(evaluated(name, given, json.dumps(variables, sort_keys=True)))
 
 
 def build(settings: dict[str, Any], directory: Path) -> TrainModel:
