@@ -224,7 +224,7 @@ def _verify_checksums(folder: Path, source: str) -> None:
         return
     try:
         expected = dict(json.loads(checksums.read_text("utf-8")))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ConfigurationError(
             f"{source}: the archive is damaged: {CHECKSUMS} cannot be read ({error})"
         ) from error

@@ -44,7 +44,24 @@ def exclusive() -> Iterator[None]:
             _OWN.reset(token)
 
 
-def _after_fork() -> None:
+SECONDS_BEFORE_FORK = 10.0
+"""For so long a fork waits for a thread that is labelling."""
+
+_forking = threading.local()
+
+
+def _before_fork() -> None:
+    """What another thread is in the middle of would never end in the child, where that thread is missing."""
+    is_own = _holder is not None and _OWN.get() is _holder
+    _forking.has_lock = not is_own and _lock.acquire(timeout=SECONDS_BEFORE_FORK)
+
+
+def _after_fork_in_parent() -> None:
+    if _forking.has_lock:
+        _lock.release()
+
+
+def _after_fork_in_child() -> None:
     """
     A forked child has none of its parent's threads. It would wait forever for one that held the lock, and for
     those that the parent computes with: OpenMP takes them for alive.
@@ -56,7 +73,11 @@ def _after_fork() -> None:
 
 # Windows cannot fork.
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
+    )
 
 
 class Workers:

@@ -61,10 +61,13 @@ def _check(config_file: Path, source: str, allowed_types: Sequence[str]) -> None
     """Refuse what can be seen before anything is built, also in parts that may be built later."""
     try:
         config = json.loads(config_file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        if not isinstance(config, dict):
+            raise ValueError("it is no object")
+        entries = list(_entries(config))
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"{source}: its config.json cannot be read as JSON ({error})") from error
     registered = {name for registry in Registrable._registry.values() for name in registry}
-    for key, value in _entries(config):
+    for key, value in entries:
         name = key.rsplit(".", 1)[-1]
         if name == "trust_remote_code" and value:
             raise ConfigurationError(f"{source}: the config sets {key}, which would run code of the archive")

@@ -162,6 +162,13 @@ def test_code_in_the_config(
     assert not Path("made_by_the_archive").exists()
 
 
+@pytest.mark.parametrize("config", ["[1]", "null", "[" * 100_000])
+def test_configs_that_are_none(unpacked_files: Path, temporary: Path, config: str) -> None:
+    (unpacked_files / "config.json").write_text(config, "utf-8")
+    with pytest.raises(ConfigurationError, match=r"its config\.json cannot be read as JSON"):
+        load_archive(str(unpacked_files))
+
+
 def test_code_in_a_string(unpacked_files: Path, temporary: Path) -> None:
     """Where a registrable object is expected, a string is a type, too."""
 

@@ -1,9 +1,11 @@
 """Several callers at the same time have the answers that each has alone."""
 
+import itertools
 import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
@@ -18,6 +20,7 @@ from allennlp.evaluation import Evaluator
 from allennlp.models.archival import Archive
 from allennlp.predictors import Predictor
 
+from allennlp_metaner import NameTagger
 from allennlp_metaner.concurrency import exclusive
 from tests.processes import RunningProcess
 
@@ -166,13 +169,13 @@ def load_and_fork(archive: str) -> None:
     predictor = Predictor.from_path(archive)
 
     def hold() -> None:
-        """Lets a thread be inside for some seconds."""
+        """Lets a thread be inside for a moment."""
         entered = threading.Event()
 
         @exclusive()
         def wait() -> None:
             entered.set()
-            threading.Event().wait(5)
+            threading.Event().wait(0.5)
 
         threading.Thread(target=wait, daemon=True).start()
         entered.wait()
@@ -193,3 +196,44 @@ def load_and_fork(archive: str) -> None:
         assert os.waitpid(child, 0)[1] == 0
         assert json.loads(Path("child.json").read_text("utf-8")) == expected
         os.remove("child.json")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+def test_fork_while_others_label(
+    tiny_run: SimpleNamespace, running_process: type[RunningProcess], tmp_path: Path
+) -> None:
+    """What threads of the parent are in the middle of does not keep a child waiting for good."""
+    process = running_process(
+        label_and_fork, str(tiny_run.archive), folder=tmp_path, output=tmp_path / "printed"
+    )
+    assert process.finish() == 0, process.printed[-4000:]
+
+
+def label_and_fork(archive: str) -> None:
+    signal.alarm(280)
+    torch.set_num_threads(2)
+    tagger = NameTagger.load(archive)
+    numbers, ended = itertools.count(), threading.Event()
+
+    def tags(text: str) -> list[list[str]]:
+        return [sentence.tags for sentence in tagger.predict(text).sentences]
+
+    def label() -> None:
+        # Words that are new, so that the tokenizer is busy, too.
+        while not ended.is_set():
+            tags(" ".join(f"w{next(numbers)}" for _ in range(20)))
+
+    expected = tags(LINES[0]["sentence"])
+    threads = [threading.Thread(target=label, daemon=True) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for attempt in range(3):
+        time.sleep(0.03 * attempt)
+        child = os.fork()
+        if not child:
+            signal.alarm(60)
+            os._exit(tags(LINES[0]["sentence"]) != expected)
+        assert os.waitpid(child, 0)[1] == 0
+    ended.set()
+    for thread in threads:
+        thread.join()

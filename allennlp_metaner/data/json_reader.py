@@ -10,6 +10,7 @@ from allennlp.data import DatasetReader, TokenIndexer
 from allennlp.data.dataset_readers.dataset_reader import PathOrStr
 
 from allennlp_metaner.data.character_spans import MISALIGNED, CharacterSpan, from_utf16, tags_of_spans
+from allennlp_metaner.data.json_sentences import parse_json
 from allennlp_metaner.data.lines import UNDECODED, read_lines
 from allennlp_metaner.data.raw_text import tokenize
 from allennlp_metaner.data.sentence_reader import Labelled, SentenceReader, naming
@@ -97,7 +98,7 @@ class JsonLinesReader(SentenceReader):
     def _sentences(self, file_path: PathOrStr) -> Iterator[Labelled]:
         for place, content in json_items(read_lines(file_path, self._encoding), file_path):
             with naming(place):
-                found = self._labelled(json.loads(content) if isinstance(content, str) else content)
+                found = self._labelled(parse_json(content) if isinstance(content, str) else content)
             for words, tags in found:
                 yield Labelled(place, words, tags)
 
@@ -178,7 +179,7 @@ def json_items(lines: Iterator[str], file_path: PathOrStr) -> Iterator[tuple[str
         if UNDECODED.search(content):
             raise ConfigurationError(f"{file_path}: has bytes of another encoding. Give the right one")
         with naming(str(file_path)):
-            items = json.loads(content)
+            items = parse_json(content)
         yield from ((f"{file_path}: item {number}", item) for number, item in enumerate(items, start=1))
     else:
         yield from (
@@ -188,8 +189,8 @@ def json_items(lines: Iterator[str], file_path: PathOrStr) -> Iterator[tuple[str
 
 def _is_json(line: str) -> bool:
     try:
-        json.loads(line)
-    except (ValueError, RecursionError):
+        parse_json(line)
+    except ValueError:
         return False
     return True
 

@@ -1,8 +1,9 @@
 """Sentences as JSON: what the predictor and the commands take as input, and lines of output."""
 
 import json
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple, Optional
 
 from allennlp.common.checks import ConfigurationError
 from allennlp.data.dataset_readers.dataset_reader import PathOrStr
@@ -12,6 +13,8 @@ from allennlp_metaner.data.lines import read_lines
 from allennlp_metaner.data.raw_text import join, tokenize
 
 LONGEST_SHOWN = 200
+DEEPEST = 100
+"""So many lists and objects inside of each other are read. Python cannot write all that it can read."""
 
 
 class JsonSentence(NamedTuple):
@@ -20,6 +23,45 @@ class JsonSentence(NamedTuple):
     words: list[str]
     text: str
     offsets: list[tuple[int, int]]
+
+
+def parse_json(text: str) -> Any:
+    """
+    The value of JSON, such that it can be written as JSON again: numbers that are not finite, which Python
+    reads (`NaN`, `1e999`), become `None`.
+
+    # Raises
+
+    `ValueError`, if the text is not JSON, or nested deeper than `DEEPEST`.
+    """
+    try:
+        value = json.loads(text, parse_float=_finite, parse_constant=_finite)
+    except RecursionError:
+        value = _TOO_DEEP
+    if value is _TOO_DEEP or (text.count("[") + text.count("{") > DEEPEST and not _is_shallow(value)):
+        raise ValueError(f"more than {DEEPEST} lists and objects are inside of each other")
+    return value
+
+
+_TOO_DEEP = object()
+
+
+def _finite(number: str) -> Optional[float]:
+    value = float(number)
+    return value if math.isfinite(value) else None
+
+
+def _is_shallow(value: Any) -> bool:
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [inner for outer in level for inner in _inside(outer) if isinstance(inner, (dict, list))]
+        if not level:
+            return True
+    return False
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def load_json(line: str, place: str) -> Any:
@@ -31,8 +73,8 @@ def load_json(line: str, place: str) -> Any:
     `ConfigurationError`, naming `place`, if the line is not JSON.
     """
     try:
-        return json.loads(line.removeprefix("\ufeff"))
-    except (ValueError, RecursionError) as error:
+        return parse_json(line.removeprefix("\ufeff"))
+    except ValueError as error:
         raise ConfigurationError(
             f"{place} is {shortened(line.strip())}, which is not JSON ({error}). Give one object a line: "
             '{"sentence": "text"}'

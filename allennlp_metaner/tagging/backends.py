@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from threading import Lock
 from typing import Any, Optional, Protocol
 
 from allennlp.common.util import JsonDict
 from allennlp.models.archival import Archive
 from allennlp.predictors import Predictor
 
+from allennlp_metaner.concurrency import exclusive
 from allennlp_metaner.tagging.results import Neighbor
 
 
@@ -55,11 +55,9 @@ class ArchiveBackend:
     def __init__(self, archive: Archive, adapt: Optional[bool] = None) -> None:
         extra: dict[str, Any] = {} if adapt is None else {"adapt": adapt}
         self._predictor = Predictor.from_archive(archive, "adapting", extra_args=extra)
-        # Tokenizers and the caches of indexers are not made for several threads either.
-        self._lock = Lock()
 
     def tag(self, sentences: Sequence[Sequence[str]]) -> list[Tagged]:
-        with self._lock:
+        with exclusive():
             outputs = self._predictor.predict_batch_json([{"words": list(words)} for words in sentences])
         return [_tagged(output) for output in outputs]
 

@@ -243,7 +243,7 @@ def _parquet(file: str) -> Iterator[Source]:
             for row in chain.from_iterable(batch.to_pylist() for batch in table.iter_batches(ROWS_AT_ONCE)):
                 number += 1
                 # Dates and the like have no form in JSON, in which the row goes on.
-                yield _json_object(json.loads(json.dumps(row, default=str)), f"{file}: row {number}")
+                yield _json_object(json.dumps(row, default=str), f"{file}: row {number}")
     except (ArrowInvalid, OSError) as error:
         raise ConfigurationError(f"is no Parquet file, or damaged after row {number} ({error})") from error
 

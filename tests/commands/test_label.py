@@ -262,6 +262,21 @@ def test_errors_are_named_and_end_nothing(
         command("metaner-label", "model", source, "--fail-fast")
 
 
+def test_what_json_lines_carry_beside_the_text(command: Command, tmp_path: Path) -> None:
+    """Whatever it is: the lines after it are labelled, and what is written is JSON."""
+    source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    deep = [f'{{"text": "Anna", "x": {"[" * depth}{"]" * depth}}}' for depth in (90, 200, 400, 800)]
+    source.write_text("\n".join([*deep, '{"text": "Anna", "x": [NaN, 1e999]}', '{"text": "Anna"}']), "utf-8")
+    command("metaner-label", "model", source, "-o", output)
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    found = [json.loads(line, parse_constant=refuse) for line in output.read_text("utf-8").splitlines()]
+    assert ["error" in line for line in found] == [False, True, True, True, False, False]
+    assert found[4]["x"] == [None, None]
+
+
 def test_an_interrupted_run_goes_on(
     command: Command,
     backend: CapitalsBackend,

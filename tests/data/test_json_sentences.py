@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from allennlp.common.checks import ConfigurationError
 
-from allennlp_metaner.data.json_sentences import load_json, parse_sentence, read_sentences
+from allennlp_metaner.data.json_sentences import DEEPEST, load_json, parse_sentence, read_sentences
 
 
 @pytest.mark.parametrize(
@@ -56,3 +56,21 @@ def test_what_is_no_json(line: str) -> None:
     with pytest.raises(ConfigurationError, match=r"^here is .* which is not JSON") as error:
         load_json(line, "here")
     assert len(str(error.value)) < 1000
+
+
+def nested(depth: int) -> str:
+    return '{"sentence": "[", "x": ' + "[" * (depth - 1) + "]" * (depth - 1) + "}"
+
+
+def test_nested_values() -> None:
+    assert load_json(nested(DEEPEST), "here")["sentence"] == "["
+    # What is in a string is not nested.
+    assert load_json(f'"{"[" * 10 * DEEPEST}"', "here") == "[" * 10 * DEEPEST
+    for depth in (DEEPEST + 1, 500, 900):
+        with pytest.raises(ConfigurationError, match=rf"which is not JSON \(more than {DEEPEST} lists"):
+            load_json(nested(depth), "here")
+
+
+def test_numbers_that_json_does_not_have() -> None:
+    line = '{"a": 1e999, "b": [-1e999, NaN, Infinity, -Infinity], "c": 1.5, "d": 7, "e": "NaN"}'
+    assert load_json(line, "here") == {"a": None, "b": [None] * 4, "c": 1.5, "d": 7, "e": "NaN"}
