@@ -1,6 +1,7 @@
 """A labelled document as CoNLL columns, as a spaCy document and as HTML."""
 
 import re
+from functools import cache
 from html import escape
 from typing import TYPE_CHECKING, Optional
 
@@ -49,9 +50,8 @@ def spacy_doc(document: "Document", vocab: "Optional[Vocab]" = None) -> "Doc":
     # Parameters
 
     document : `Document`
-    vocab : `Vocab`, optional (default = that of `spacy.blank("xx")`)
+    vocab : `Vocab`, optional (default = that of `spacy.blank("xx")`, the same for all documents)
     """
-    import spacy
     from spacy.tokens import Doc, Span
     from spacy.util import get_words_and_spaces
 
@@ -61,7 +61,7 @@ def spacy_doc(document: "Document", vocab: "Optional[Vocab]" = None) -> "Doc":
     # Callers may give words that are blank.
     words = [word for start, end in places if (word := text[start:end]).strip()]
     words, spaces = get_words_and_spaces(words, text)
-    doc = Doc(vocab or spacy.blank("xx").vocab, words=words, spaces=spaces)
+    doc = Doc(_blank_vocab() if vocab is None else vocab, words=words, spaces=spaces)
     number_at = {token.idx: token.i for token in doc}
     for token in doc:
         token.is_sent_start = False
@@ -80,6 +80,14 @@ def spacy_doc(document: "Document", vocab: "Optional[Vocab]" = None) -> "Doc":
                 entities.append(spacy_span(span, confidence))
     doc.set_ents(entities)
     return doc
+
+
+@cache
+def _blank_vocab() -> "Vocab":
+    """Made once, as it takes longer than a document."""
+    import spacy
+
+    return spacy.blank("xx").vocab
 
 
 def spacy_span(span: "Span", confidence: float) -> "Span":

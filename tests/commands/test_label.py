@@ -335,7 +335,7 @@ def test_bytes_of_another_encoding_end_nothing(command: Command, tmp_path: Path)
     found = lines(output)
     assert [line["text"] for line in found] == ["Anna", "", "Eve", "Anna", "", "Eve left"]
     assert (
-        [line.get("error", "")[:60].split(": not ")[0] for line in found]
+        [line.get("error", "").split(": not ")[0][:60] for line in found]
         == [  # type: ignore[index, attr-defined]
             *["", f"{tmp_path}/a.jsonl:2"[:60], "", "", f"{tmp_path}/b.conll:3"[:60], ""]
         ]
