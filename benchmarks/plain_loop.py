@@ -1,6 +1,6 @@
 """
-First-order MAML as one would write it with PyTorch alone, for comparison at sizes at which the published procedure
-takes too long: sentences are not padded, Adam is fused, and only what is trained is copied.
+First-order MAML as one would write it with PyTorch alone, for comparison at sizes at which the published
+procedure takes too long: sentences are not padded, Adam is fused, and only what is trained is copied.
 """
 
 from collections.abc import Sequence
