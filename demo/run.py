@@ -1,8 +1,8 @@
 """
-The whole method in minutes, `make demo`: builds a small multilingual encoder, meta-trains on 521 English
-sentences, and labels Spanish, Dutch, German, French and Chinese ones, with and without adaptation, and
-Portuguese and Danish ones, on which settings were chosen. Then what the adapted model says of raw text in the
-first five languages teaches a student, which labels them as well.
+The whole method in minutes, `make demo`: builds a small multilingual encoder, fine-tunes it on 521 English
+sentences, goes on with meta-training, and labels Spanish, Dutch, German, French and Chinese sentences, with
+and without adaptation, and Portuguese and Danish ones, on which settings were chosen. Then what the model
+says of raw text in the first five languages teaches a student, which labels them as well.
 
 It writes to `demo/output` (started over by every run) and `.encoders/demo` (kept).
 """
@@ -35,6 +35,7 @@ TARGETS = ("spanish", "dutch", "german", "french", "chinese")
 DEVELOPMENT = ("portuguese", "danish")
 """Settings are chosen on these languages, and on no other but English."""
 WITHOUT_MISC = ("french", "chinese", *DEVELOPMENT)
+SYSTEMS = ("base", "meta-trained", "and adapted")
 EXAMPLES = {"spanish": (0, 7), "german": (0, 7), "chinese": (0, 7)}
 """Which sentences of a test file are shown, counted from 0: fixed ones, not those that went well."""
 
@@ -73,31 +74,29 @@ def progress() -> type["TrainerCallback"]:
     return Progress
 
 
-def train() -> "Archive":
-    """Meta-train, as `allennlp train demo/meta.jsonnet` does, and load what that leaves behind."""
+def train(name: str) -> "Archive":
+    """Train as `allennlp train demo/NAME.jsonnet` does, and load what that leaves behind."""
     from allennlp.commands.train import train_model
     from allennlp.common import Params
     from allennlp.models import load_archive
 
-    progress()
     overrides = {"trainer.callbacks": [{"type": "demo_progress"}]}
-    params = Params.from_file("demo/meta.jsonnet", overrides)
-    train_model(params, OUTPUT / "model", force=True, file_friendly_logging=True)
-    say("Trained; loading the model", timed=True)
-    return load_archive(OUTPUT / "model")
+    params = Params.from_file(f"demo/{name}.jsonnet", overrides)
+    train_model(params, OUTPUT / name, force=True, file_friendly_logging=True)
+    return load_archive(OUTPUT / name)
 
 
 def print_scores(columns: Sequence[str], scores: dict[str, list[float]]) -> None:
     """A table of F1: the targets, then the development languages, each with their average."""
     groups = {"targets": TARGETS, "development languages, on which settings are chosen": DEVELOPMENT}
-    say(f"\n{'F1':<16}{''.join(f'{column:>23}' for column in columns)}")
+    say(f"\n{'F1':<16}{''.join(f'{column:>15}' for column in columns)}")
     for heading, languages in groups.items():
         say(heading)
         rows = {language: scores[language] for language in languages}
         rows["average"] = [sum(column) / len(column) for column in zip(*rows.values(), strict=True)]
         for name, row in rows.items():
             note = "   predicted MISC counts as O" if name in WITHOUT_MISC else ""
-            say(f"  {name:<14}{''.join(f'{f1:23.1f}' for f1 in row)}{note}")
+            say(f"  {name:<14}{''.join(f'{f1:15.1f}' for f1 in row)}{note}")
 
 
 class LabelledSentences:
@@ -122,30 +121,29 @@ class LabelledSentences:
 
 
 def label_all(
-    archive: "Archive", tests: dict[str, LabelledSentences]
+    base: "Archive", meta: "Archive", tests: dict[str, LabelledSentences]
 ) -> tuple[dict[str, list[float]], dict[str, list[dict[str, Any]]]]:
     """
-    Print F1 in every language. Returns it, without and with adaptation, and the examples: what the adapting
-    predictor says of them.
+    Print F1 in every language. Returns it, of the base model and of the meta-trained one without and with
+    adaptation, and the examples: what the adapting predictor says of them.
     """
     from allennlp.predictors import Predictor
 
-    adapting = Predictor.from_archive(archive, "adapting")
-    plain = Predictor.from_archive(archive, "adapting", extra_args={"adapt": False})
+    adapting = Predictor.from_archive(meta, "adapting")
+    plain = [Predictor.from_archive(model, "adapting", extra_args={"adapt": False}) for model in (base, meta)]
     scores, examples = {}, {}
     for language, test in tests.items():
-        before, _ = test.label(plain)
         after, outputs = test.label(adapting)
-        scores[language] = [before, after]
+        scores[language] = [*(test.label(predictor)[0] for predictor in plain), after]
         examples[language] = [outputs[number] for number in EXAMPLES.get(language, ())]
-    print_scores(("without adaptation", "with adaptation"), scores)
+    print_scores(SYSTEMS, scores)
     return scores, examples
 
 
 def teach(
     tests: dict[str, LabelledSentences], scores: dict[str, list[float]], text: list[list[str]], tokenizer: Any
 ) -> None:
-    """Train a student on what the adapted model says of raw text, and print its F1 beside the others."""
+    """Train a student on what the model says of raw text, and print its F1 beside the others."""
     import student
     from allennlp.predictors import Predictor
 
@@ -153,15 +151,15 @@ def teach(
 
     words, labels = OUTPUT / "text.jsonl", OUTPUT / "pseudo_labels"
     student.write_words(words, text, tokenizer)
-    say(f"\nThe adapted model labels {len(text)} raw sentences of demo/data/*.txt", timed=True)
-    pseudo_label([str(OUTPUT / "model")], [str(words)], labels)
-    say("A student, which is not adapted, learns from that", timed=True)
-    archive = student.train(OUTPUT / "model", labels, OUTPUT / "student")
+    say(f"\nThe model labels {len(text)} raw sentences of demo/data/*.txt, not adapted", timed=True)
+    pseudo_label([str(OUTPUT / "meta")], [str(words)], labels, adapt=False)
+    say("A student learns from that", timed=True)
+    archive = student.train(OUTPUT / "meta", labels, OUTPUT / "student")
     predictor = Predictor.from_archive(archive, "adapting")
     with_student = {
         language: [*scores[language], test.label(predictor)[0]] for language, test in tests.items()
     }
-    print_scores(("without adaptation", "with adaptation", "student (not adapted)"), with_student)
+    print_scores((*SYSTEMS, "student"), with_student)
 
 
 def show(language: str, output: dict[str, Any]) -> None:
@@ -194,11 +192,16 @@ def main() -> None:
         spoken = [*read(DATA / "chinese.test.bio")[0], *text]
         running.write_text("\n".join(map(running_text, spoken)), encoding="utf-8")
         build_small_encoder(ENCODER, [*sorted(DATA.glob("*.bio")), running])
-        say("Meta-training on demo/data/english.train.bio", timed=True)
-        archive = train()
+        progress()
+        say("Fine-tuning on demo/data/english.train.bio: the base model", timed=True)
+        base = train("base")
+        say("Meta-training, from the base model", timed=True)
+        os.environ["METANER_START"] = str(OUTPUT / "base")
+        meta = train("meta")
+        say("Labelling all languages", timed=True)
         tokenizer = AutoTokenizer.from_pretrained(str(ENCODER))
         tests = {language: LabelledSentences(language, tokenizer) for language in (*TARGETS, *DEVELOPMENT)}
-        scores, examples = label_all(archive, tests)
+        scores, examples = label_all(base, meta, tests)
         for language, outputs in examples.items():
             for output in outputs:
                 show(language, output)
