@@ -73,8 +73,8 @@ class Student(Subcommand):
         )
         subparser.add_argument(
             "--config",
-            default=str(configs_directory() / "unlabelled/voting_knn.jsonnet"),
-            help="the student's training (default: unlabelled/voting_knn.jsonnet of this package's configs)",
+            default=str(configs_directory() / "unlabelled/voting.jsonnet"),
+            help="the student's training (default: unlabelled/voting.jsonnet of this package's configs)",
         )
         add_overrides(subparser, "settings of --config")
         subparser.add_argument(

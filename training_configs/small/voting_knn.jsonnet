@@ -1,2 +1,0 @@
-// Voting, with the weights by neighbours, with the small encoder.
-(import 'voting.jsonnet') + { word_weights:: 'vote+knn' }
