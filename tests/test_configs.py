@@ -223,6 +223,7 @@ DIFFERENCES: dict[str, tuple[str, dict[str, Any]]] = {
     "unlabelled/student": ("base_en", STUDENT),
     "unlabelled/voting": ("unlabelled/student", VOTING),
     "small/voting": ("small/student", VOTING),
+    "small/voting_knn": ("small/voting", {"dataset_reader.word_weights": "vote+knn"}),
     "recommended": ("small/voting", {}),
     "unlabelled/knn": ("unlabelled/student", {"dataset_reader.word_weights": "knn"}),
     "unlabelled/voting_knn": ("unlabelled/voting", {"dataset_reader.word_weights": "vote+knn"}),
@@ -426,7 +427,7 @@ def test_the_papers_numbers() -> None:
 
 @pytest.mark.parametrize("name", TRAINING)
 def test_is_built(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    student = name.startswith("unlabelled") or name in ("small/student", "small/voting", "recommended")
+    student = name.startswith(("unlabelled", "small/student", "small/voting", "recommended"))
     if name.startswith(("low_resource", "second_stage")) or student:
         start = request.getfixturevalue("tiny_run").run
         request.getfixturevalue("monkeypatch").setenv("METANER_START", str(start))
