@@ -13,6 +13,10 @@ from allennlp_metaner.data.lines import read_lines
 from allennlp_metaner.data.raw_text import join, tokenize
 
 LONGEST_SHOWN = 200
+TEXT_FIELDS = ("text", "sentence")
+WORD_FIELDS = ("words", "tokens")
+# The one that counts where a line has several of them.
+_BY_RANK = ("words", "sentence", "tokens", "text")
 DEEPEST = 100
 """So many lists and objects inside of each other are read. Python cannot write all that it can read."""
 
@@ -100,17 +104,21 @@ def check_sentence(line: Any, place: str) -> None:
 
     `ConfigurationError`, if the line has neither a raw sentence nor words.
     """
-    fields = line if isinstance(line, dict) else {}
-    sentence, words = fields.get("sentence"), fields.get("words")
-    if isinstance(words, list):
-        is_sentence = all(isinstance(word, str) for word in words)
+    field, value = _given(line if isinstance(line, dict) else {})
+    if field in WORD_FIELDS:
+        is_sentence = isinstance(value, list) and all(isinstance(word, str) for word in value)
     else:
-        is_sentence = words is None and isinstance(sentence, str)
+        is_sentence = isinstance(value, str)
     if not is_sentence:
         raise ConfigurationError(
             f"{place} is {shortened(line)}, but should be "
             '{"sentence": "raw text"} or {"words": ["a", "list"]}'
         )
+
+
+def _given(fields: dict[str, Any]) -> tuple[str, Any]:
+    """Name and value of the field that has the sentence; no name, if there is none."""
+    return next(((name, fields[name]) for name in _BY_RANK if fields.get(name) is not None), ("", None))
 
 
 def parse_sentence(line: Any, place: str) -> JsonSentence:
@@ -119,7 +127,8 @@ def parse_sentence(line: Any, place: str) -> JsonSentence:
 
     line : `Any`
         `{"sentence": "raw text"}`, or `{"words": ["a", "list"]}` for text that is tokenised already. Raw text
-        is split as [`tokenize`](./raw_text.md#tokenize) does it; words are joined by blanks.
+        is split as [`tokenize`](./raw_text.md#tokenize) does it; words are joined by blanks. The fields may
+        also be called "text" and "tokens".
     place : `str`
         Where the line stands, for the message.
 
@@ -134,12 +143,12 @@ def parse_sentence(line: Any, place: str) -> JsonSentence:
     `ConfigurationError`, if the line has neither of the two.
     """
     check_sentence(line, place)
-    if line.get("words") is not None:
-        words = line["words"]
-        return JsonSentence(list(map(without_surrogates, words)), *join(words))
-    tokens = tokenize(line["sentence"])
+    field, value = _given(line)
+    if field in WORD_FIELDS:
+        return JsonSentence(list(map(without_surrogates, value)), *join(value))
+    tokens = tokenize(value)
     offsets = [(start, end) for _, start, end in tokens]
-    return JsonSentence([token for token, _, _ in tokens], line["sentence"], offsets)
+    return JsonSentence([token for token, _, _ in tokens], value, offsets)
 
 
 def json_line(fields: dict[str, Any]) -> str:

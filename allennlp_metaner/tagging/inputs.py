@@ -12,7 +12,7 @@ from allennlp.common.checks import ConfigurationError
 
 from allennlp_metaner.data.doc_bin_reader import read_docs
 from allennlp_metaner.data.json_reader import json_items
-from allennlp_metaner.data.json_sentences import load_json
+from allennlp_metaner.data.json_sentences import TEXT_FIELDS, WORD_FIELDS, load_json
 from allennlp_metaner.data.lines import UNDECODED, read_lines, read_text, undecodable
 from allennlp_metaner.data.table_reader import read_table
 from allennlp_metaner.tagging.column_lines import columns_of, is_word, without_comments
@@ -29,8 +29,6 @@ FORMATS = {
 """Formats of input, and the names of files that have them."""
 
 STANDARD_INPUT = "-"
-TEXT_FIELDS = ("text", "sentence")
-WORD_FIELDS = ("words", "tokens")
 # Rows of a Parquet file that are in memory at the same time.
 ROWS_AT_ONCE = 1024
 # A longer paragraph of a text that is streamed ends at the end of a line.

@@ -14,6 +14,9 @@ from allennlp_metaner.data.json_sentences import DEEPEST, load_json, parse_sente
         ({"sentence": " Anna ist in\tKöln."}, " Anna ist in\tKöln.", ["Anna", "ist", "in", "Köln", "."]),
         ({"words": ["Anna", "ist", "da."]}, "Anna ist da.", ["Anna", "ist", "da."]),
         ({"words": ["Anna"], "sentence": "ignored"}, "Anna", ["Anna"]),
+        ({"text": "Anna ist da."}, "Anna ist da.", ["Anna", "ist", "da", "."]),
+        ({"tokens": ["Anna", "da."], "ner_tags": [1, 0]}, "Anna da.", ["Anna", "da."]),
+        ({"tokens": ["ignored"], "text": "ignored", "sentence": "Anna"}, "Anna", ["Anna"]),
         ({"words": ["a", "", " "]}, "a   ", ["a", "", " "]),
         ({"words": []}, "", []),
         ({"sentence": " \n"}, " \n", []),
@@ -27,7 +30,7 @@ def test_parse(line: dict[str, object], text: str, words: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [None, 1, "text", ["a"], {}, {"sentence": 1}, {"words": "a"}, {"words": [1]}]
+    "line", [None, 1, "text", ["a"], {}, {"sentence": 1}, {"words": "a"}, {"words": [1]}, {"tokens": [1]}]
 )
 def test_neither(line: object) -> None:
     with pytest.raises(ConfigurationError, match=r"^here is .*should be"):
