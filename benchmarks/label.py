@@ -3,9 +3,9 @@ What `metaner-label` adds to the engine: reading, progress file, bar and writing
 
     python benchmarks/label.py runs/student/es/13370 --text esp.jsonl
 
-The sentences of the text (JSON lines with `words` or `text`) are repeated until there are enough, and are
-labelled in turns by `NameTagger.pipe`, which throws them away, and by the command in the same process, which is given
-the same tagger and writes JSON lines.
+The sentences of the text (JSON lines with `words` or `text`) are repeated until there are enough. They are
+labelled in turns by `NameTagger.pipe`, which throws the results away, and by the command in the same process,
+which is given the same tagger and writes JSON lines.
 """
 
 import argparse
