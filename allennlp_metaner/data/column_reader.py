@@ -148,7 +148,7 @@ class ColumnReader(SentenceReader):
     def _rows(self, file_path: PathOrStr) -> Iterator[Optional[tuple[str, str, str]]]:
         """Word, tag and place of each line; `None` where a sentence may end."""
         num_columns, defined_by = self._num_columns, "the argument num_columns"
-        inside = False
+        inside, first_line = False, ""
         for number, line in enumerate(read_lines(file_path, self._encoding), start=1):
             if not line.strip(BLANKS) or line.startswith(DOCUMENT_START):
                 yield None
@@ -160,10 +160,12 @@ class ColumnReader(SentenceReader):
                 continue
             if num_columns is None:
                 num_columns, defined_by = len(columns), f"the first line with a token, {number}"
+                first_line = line
             if len(columns) != num_columns:
                 raise ConfigurationError(
                     f"{place}: {len(columns)} columns in {line!r}, but {num_columns} by {defined_by}. Mend "
                     f"the line, or the arguments separator={self._separator!r} and num_columns"
+                    f"{self._about_comments(line, first_line)}"
                 )
             word = _cell(columns, "word_column", self._word_column, place)
             tag = _cell(columns, "tag_column", self._tag_column, place)
@@ -180,6 +182,12 @@ class ColumnReader(SentenceReader):
         looks_like_token = len(columns) == num_columns and -num_columns <= self._tag_column < num_columns
         return not (looks_like_token and SCHEMES[self._scheme].fullmatch(columns[self._tag_column]))
 
+    def _about_comments(self, *lines: str) -> str:
+        """Advice for a line that cannot be read, if one of these is like a comment."""
+        if self._comment_prefix or not any(line.startswith("#") for line in lines):
+            return ""
+        return '. If lines that begin with # are comments, give comment_prefix="#"'
+
     def _check_row(self, word: str, tag: str, place: str) -> None:
         if not word:
             raise ConfigurationError(
@@ -190,7 +198,7 @@ class ColumnReader(SentenceReader):
         except ValueError as error:
             raise ConfigurationError(
                 f"{place}: {error}. Correct the line, or the arguments tag_column={self._tag_column} and "
-                f"scheme (one of {', '.join(SCHEMES)})"
+                f"scheme (one of {', '.join(SCHEMES)}){self._about_comments(word)}"
             ) from error
         if self._entity_types is not None:
             new_tag = map_labels([tag], self._label_map)[0]

@@ -169,6 +169,17 @@ def test_comments_with_as_many_columns_as_tokens(tmp_path: Path) -> None:
     assert [sentence["words"] for sentence in read(path, comment_prefix="#")] == [["ana", "#"], ["eva"]]
 
 
+@pytest.mark.parametrize("arguments", [{}, {"num_columns": 2}, {"num_columns": 7}])
+def test_comments_that_are_not_expected(tmp_path: Path, arguments: dict[str, int]) -> None:
+    path = write(tmp_path, "# id 7 in the news today\nana B-PER\n")
+    with pytest.raises(ConfigurationError, match='comment_prefix="#"'):
+        read(path, **arguments)
+    path = write(tmp_path, "ana B-PER\neva\n")
+    with pytest.raises(ConfigurationError) as error:
+        read(path, **arguments)
+    assert "comment_prefix" not in str(error.value)
+
+
 def test_a_word_that_looks_like_a_comment(tmp_path: Path) -> None:
     path = write(tmp_path, "# O\n\na O\n# O\n\n# O\nb O\n\n# id\nc O\n")
     # Without `num_columns`, nothing yet tells the first line from a comment.
