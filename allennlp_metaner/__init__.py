@@ -33,7 +33,7 @@ from allennlp_metaner.data.column_reader import ColumnReader
 from allennlp_metaner.data.entity_masking_indexer import EntityMaskingIndexer
 from allennlp_metaner.evaluation import adapting_evaluator, sentence_serializer
 from allennlp_metaner.evaluation.adapting_evaluator import AdaptingEvaluator
-from allennlp_metaner.idle_threads import let_threads_sleep
+from allennlp_metaner.idle_threads import watch_for_contention
 from allennlp_metaner.meta import meta_gradients, second_order_maml
 from allennlp_metaner.meta.inner_loop import InnerLoop
 from allennlp_metaner.meta.meta_gradients import MetaGradient
@@ -62,7 +62,7 @@ from allennlp_metaner.training import (
     sharded_data_loader,
 )
 from allennlp_metaner.training.meta_trainer import MetaTrainer
-from allennlp_metaner.unlabelled import reader as pseudo_label_reader
+from allennlp_metaner.unlabelled import pseudo_label_reader
 
 __version__ = "0.1.0"
 
@@ -92,4 +92,4 @@ __all__ = [
 set_cache()
 set_defaults()
 set_matmul_precision()
-let_threads_sleep()
+watch_for_contention()

@@ -1,6 +1,7 @@
 """
 An update of 8 tasks and the adaptation to one sentence, alone and beside busy processes; with threads that
-sleep while they wait (`allennlp_metaner/idle_threads.py`), and as OpenMP waits by itself.
+sleep while they wait as long as there are others (`allennlp_metaner/idle_threads.py`), and as OpenMP waits by
+itself.
 
     python benchmarks/contention.py [--busy 2] [--rounds 3]
 """
@@ -85,7 +86,7 @@ def main() -> None:
         return
     print(f"| threads that wait | work | alone | beside {arguments.busy} busy processes | CPU time |")
     print("|---|---|---|---|---|")
-    for threads, environment in (("sleep", {}), ("spin", SPINNING)):
+    for threads, environment in (("sleep beside others", {}), ("spin always", SPINNING)):
         command = [sys.executable, __file__, *sys.argv[1:], "--measure"]
         output = subprocess.run(
             command, env={**os.environ, **environment}, stdout=subprocess.PIPE, check=True

@@ -20,7 +20,7 @@ ALLOWED = {
     "whole_outputs": {"atomic"},
     "file_hash": set[str](),
     "configs": set[str](),
-    "look": set[str](),
+    "page_style": set[str](),
     "idle_threads": set[str](),
     "concurrency": set[str](),
     "sharding": {"atomic"},
@@ -35,12 +35,12 @@ ALLOWED = {
     "evaluation": FOUNDATION | {"meta", "models", "retrieval", "tasks", "whole_outputs"},
     # Loads archives as the commands do.
     "tagging": FOUNDATION
-    | {"meta", "models", "retrieval", "tasks", "predictors", "commands.loading", "look"},
+    | {"meta", "models", "retrieval", "tasks", "predictors", "commands.loading", "page_style"},
     "serving": FOUNDATION
     | {"meta", "models", "retrieval", "tasks", "predictors", "commands.loading"}
-    | {"look", "tagging"},
+    | {"page_style", "tagging"},
     "unlabelled": FOUNDATION | {"meta", "models", "retrieval", "tasks"},
-    "analysis": {"data", "look"},
+    "analysis": {"data", "page_style"},
     "exporting": FOUNDATION | {"meta", "models", "retrieval", "tagging", "analysis"},
     # Knows models, readers and trainers by their registered names and AllenNLP's own functions alone.
     "experiments": {"analysis", "archives", "atomic"},

@@ -9,7 +9,7 @@ from allennlp_metaner.analysis.errors import Counts
 from allennlp_metaner.analysis.similarity_strip import similarity_strip
 from allennlp_metaner.data.raw_text import CHINESE_OR_KANA
 from allennlp_metaner.data.tag_schemes import Span, spans
-from allennlp_metaner.look import PAGE_END, hue, page_start
+from allennlp_metaner.page_style import PAGE_END, hue, page_start
 
 _STYLE = """
 h2 { margin: 0; font-size: 1rem; }

@@ -15,7 +15,7 @@ from allennlp_metaner.analysis.case_studies import Case, SupportSentence, find_d
 from allennlp_metaner.archives import check_archive, load_archive
 from allennlp_metaner.atomic import check_writable, write_whole
 from allennlp_metaner.commands.arguments import add_cuda_device, add_overrides
-from allennlp_metaner.commands.labelling import SENTENCES_PER_BATCH, label_file
+from allennlp_metaner.commands.label_file import SENTENCES_PER_BATCH, label_file
 from allennlp_metaner.commands.loading import merged, task_reader
 from allennlp_metaner.commands.quiet import quiet
 from allennlp_metaner.data.characters import encodable

@@ -14,7 +14,7 @@ from allennlp_metaner.analysis.reliability import ScoredSentence, reliability
 from allennlp_metaner.archives import load_archive
 from allennlp_metaner.atomic import check_writable, write_json, write_whole
 from allennlp_metaner.commands.arguments import add_archive, add_cuda_device, add_overrides, add_weights_file
-from allennlp_metaner.commands.labelling import label_file
+from allennlp_metaner.commands.label_file import label_file
 from allennlp_metaner.commands.loading import task_reader
 from allennlp_metaner.commands.quiet import quiet
 from allennlp_metaner.tasks.pseudo_task_reader import PseudoTaskReader

@@ -16,7 +16,7 @@ from allennlp_metaner.atomic import check_writable, write_whole
 from allennlp_metaner.commands.arguments import add_archive, add_cuda_device, add_overrides
 from allennlp_metaner.commands.quiet import quiet
 from allennlp_metaner.data.characters import encodable
-from allennlp_metaner.data.sentences import SENTENCE_MODES
+from allennlp_metaner.data.sentence_splitting import SENTENCE_MODES
 from allennlp_metaner.tagging import inputs, outputs, rendering
 from allennlp_metaner.tagging.documents import Source
 from allennlp_metaner.tagging.exported_tagger import RUNTIMES

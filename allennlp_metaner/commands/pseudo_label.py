@@ -115,7 +115,7 @@ def read_text(
     split : `str`, optional (default = `"lines"`)
         Of raw text: "lines": a line is a sentence; "split": a line is split into sentences.
     language : `str`, optional (default = `"xx"`)
-        See [`split_sentences`](../data/sentences.md#split_sentences).
+        See [`split_sentences`](../data/sentence_splitting.md#split_sentences).
     """
     if file.endswith(".jsonl"):
         yield from (sentence.words for sentence in read_sentences(file) if sentence.words)

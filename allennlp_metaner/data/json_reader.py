@@ -14,7 +14,7 @@ from allennlp_metaner.data.json_sentences import parse_json
 from allennlp_metaner.data.lines import UNDECODED, read_lines
 from allennlp_metaner.data.raw_text import tokenize
 from allennlp_metaner.data.sentence_reader import Labelled, SentenceReader, naming
-from allennlp_metaner.data.sentences import SENTENCE_MODES, split_sentences
+from allennlp_metaner.data.sentence_splitting import SENTENCE_MODES, split_sentences
 
 TOKEN_FIELDS = ("tokens", "words")
 TAG_FIELDS = ("ner_tags", "tags")

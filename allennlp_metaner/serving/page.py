@@ -7,7 +7,7 @@ from base64 import b64encode
 from functools import cache
 from pathlib import Path
 
-from allennlp_metaner import look
+from allennlp_metaner import page_style
 
 PAGE = Path(__file__).with_name("page.html")
 
@@ -17,9 +17,9 @@ def page() -> str:
     """The page, in HTML, with the look of all pages."""
     text = PAGE.read_text(encoding="utf-8")
     for name, content in {
-        "/* look */": look.STYLE,
-        "/* hues */": json.dumps(look.HUES),
-        "/* other hues */": json.dumps(look.OTHER_HUES),
+        "/* look */": page_style.STYLE,
+        "/* hues */": json.dumps(page_style.HUES),
+        "/* other hues */": json.dumps(page_style.OTHER_HUES),
     }.items():
         text = text.replace(name, content)
     return text

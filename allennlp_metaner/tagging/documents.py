@@ -8,7 +8,7 @@ from allennlp.common.checks import ConfigurationError
 
 from allennlp_metaner.data.characters import without_surrogates
 from allennlp_metaner.data.raw_text import join, tokenize
-from allennlp_metaner.data.sentences import split_sentences
+from allennlp_metaner.data.sentence_splitting import split_sentences
 
 Text = Union[str, Sequence[str]]
 """A document: raw text, or the words of one sentence."""
@@ -67,9 +67,9 @@ class Source:
 
 def cut(text: str, language: str = "xx", mode: str = "split") -> list[Words]:
     """
-    The sentences of a text, as [`split_sentences`](../data/sentences.md#split_sentences) finds them, cut into
-    words by [`tokenize`](../data/raw_text.md#tokenize). Every character that is not blank (nor a zero-width
-    space) is in exactly one word.
+    The sentences of a text, as [`split_sentences`](../data/sentence_splitting.md#split_sentences) finds them,
+    cut into words by [`tokenize`](../data/raw_text.md#tokenize). Every character that is not blank (nor a
+    zero-width space) is in exactly one word.
     """
     sentences = []
     for start, end in split_sentences(text, language, mode):

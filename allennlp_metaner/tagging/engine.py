@@ -7,7 +7,7 @@ from typing import Optional, Union
 
 from allennlp.common.checks import ConfigurationError
 
-from allennlp_metaner.data.sentences import SENTENCE_MODES
+from allennlp_metaner.data.sentence_splitting import SENTENCE_MODES
 from allennlp_metaner.tagging.backends import Backend, Tagged
 from allennlp_metaner.tagging.documents import Source, Text, Words, cut, source
 from allennlp_metaner.tagging.results import Document, Sentence
@@ -48,8 +48,8 @@ class Engine:
         Entities with less confidence are left out.
     language : `str`, optional (default = `"xx"`)
     sentences : `str`, optional (default = `"split"`)
-        How documents are cut, see [`split_sentences`](../data/sentences.md#split_sentences), also for
-        `language`.
+        How documents are cut, see [`split_sentences`](../data/sentence_splitting.md#split_sentences), which
+        tells what `language` is for, too.
 
     # Raises
 

@@ -9,7 +9,7 @@ from typing import Any
 from allennlp.common.checks import ConfigurationError
 
 from allennlp_metaner.data.json_sentences import json_line
-from allennlp_metaner.look import PAGE_END, page_start
+from allennlp_metaner.page_style import PAGE_END, page_start
 from allennlp_metaner.tagging import rendering
 from allennlp_metaner.tagging.results import Document
 

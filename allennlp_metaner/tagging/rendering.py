@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Optional
 
 from allennlp_metaner.data.characters import without_surrogates
 from allennlp_metaner.data.tag_schemes import spans
-from allennlp_metaner.look import PAGE_END, hue, page_start
+from allennlp_metaner.page_style import PAGE_END, hue, page_start
 
 if TYPE_CHECKING:
     from spacy.tokens import Doc, Span

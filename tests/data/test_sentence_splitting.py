@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from allennlp_metaner.data.sentences import LONGEST, split_sentences
+from allennlp_metaner.data.sentence_splitting import LONGEST, split_sentences
 
 
 def pieces(text: str, **arguments: str) -> list[str]:
