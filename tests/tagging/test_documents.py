@@ -3,9 +3,9 @@
 import pytest
 from allennlp.common.checks import ConfigurationError
 from hypothesis import given, settings
-from tests.data.test_sentences import TEXT
 
 from allennlp_metaner.tagging.documents import Source, Words, cut, of_sentences, source
+from tests.data.test_sentence_splitting import TEXT
 
 
 @settings(max_examples=200, deadline=None)

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
-from tests.data.test_sentences import TEXT
 
 from allennlp_metaner.data.characters import without_surrogates
 from allennlp_metaner.data.column_reader import ColumnReader
 from allennlp_metaner.data.sentence import words_and_tags
 from allennlp_metaner.tagging.engine import Engine
 from allennlp_metaner.tagging.name_tagger import NameTagger
+from tests.data.test_sentence_splitting import TEXT
 from tests.tagging.conftest import CapitalsBackend
 
 # The blanks, the emoji and the direction mark are what a place in characters may go wrong at.
