@@ -48,6 +48,7 @@ def untrusted(
     if allowed_types is None:
         allowed_types = [name.strip() for name in os.environ.get(ALLOWED_TYPES, "").split(",")]
     _check(config_file, source, allowed_types)
+    _check_encoders(config_file.parent, source)
     callers = parse_overrides(overrides) if isinstance(overrides, str) else overrides
     named_by_caller = {value for _, value in _entries(callers) if isinstance(value, str)}
     token = _UNTRUSTED.set((frozenset({*allowed_types, *named_by_caller}), source))
@@ -75,6 +76,20 @@ def _check(config_file: Path, source: str, allowed_types: Sequence[str]) -> None
         foreign = isinstance(value, str) and ("." in value and value not in registered)
         if name == "type" and (foreign or value == "from_archive") and value not in allowed_types:
             raise _could_be_code(source, f"{key} = {value!r}")
+
+
+def _check_encoders(folder: Path, source: str) -> None:
+    """Refuse pretrained files that bring code of their own, for which `transformers` would ask the user."""
+    for name in ("config.json", "tokenizer_config.json"):
+        for file in folder.glob(f"*/**/{name}"):
+            try:
+                brings_code = "auto_map" in json.loads(file.read_text("utf-8"))
+            except (OSError, ValueError, RecursionError, TypeError):
+                # Whoever needs the file tells what is wrong with it.
+                continue
+            if brings_code:
+                place = file.relative_to(folder)
+                raise ConfigurationError(f"{source}: auto_map in {place} would run code of the archive")
 
 
 def _entries(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:

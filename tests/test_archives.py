@@ -162,6 +162,18 @@ def test_code_in_the_config(
     assert not Path("made_by_the_archive").exists()
 
 
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("load", [load_archive, load_task_reader])
+def test_code_beside_the_encoder(
+    unpacked_files: Path, temporary: Path, name: str, load: Callable[[str], Any]
+) -> None:
+    file = unpacked_files / "encoder" / name
+    config = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    file.write_text(json.dumps({**config, "auto_map": {"AutoModel": "code.Model"}}), "utf-8")
+    with pytest.raises(ConfigurationError, match=f"auto_map in encoder/{name}"):
+        load(str(unpacked_files))
+
+
 @pytest.mark.parametrize("config", ["[1]", "null", "[" * 100_000])
 def test_configs_that_are_none(unpacked_files: Path, temporary: Path, config: str) -> None:
     (unpacked_files / "config.json").write_text(config, "utf-8")
