@@ -152,16 +152,8 @@ def test_exclusive() -> None:
     assert held.is_set()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
-def test_fork(tiny_run: SimpleNamespace, running_process: type[RunningProcess], tmp_path: Path) -> None:
-    """Servers load once and fork: a child's first prediction, and a later one, is its parent's, and comes."""
-    process = running_process(
-        load_and_fork, str(tiny_run.archive), folder=tmp_path, output=tmp_path / "printed"
-    )
-    assert process.finish() == 0, process.printed[-4000:]
-
-
 def load_and_fork(archive: str) -> None:
+    """Servers load once and fork: a child's first prediction, and a later one, is its parent's, and comes."""
     import allennlp_metaner  # noqa: F401  # registers the predictor
 
     signal.alarm(280)
@@ -198,18 +190,8 @@ def load_and_fork(archive: str) -> None:
         os.remove("child.json")
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
-def test_fork_while_others_label(
-    tiny_run: SimpleNamespace, running_process: type[RunningProcess], tmp_path: Path
-) -> None:
-    """What threads of the parent are in the middle of does not keep a child waiting for good."""
-    process = running_process(
-        label_and_fork, str(tiny_run.archive), folder=tmp_path, output=tmp_path / "printed"
-    )
-    assert process.finish() == 0, process.printed[-4000:]
-
-
 def label_and_fork(archive: str) -> None:
+    """What threads of the parent are in the middle of does not keep a child waiting for good."""
     signal.alarm(280)
     torch.set_num_threads(2)
     tagger = NameTagger.load(archive)
@@ -237,3 +219,15 @@ def label_and_fork(archive: str) -> None:
     ended.set()
     for thread in threads:
         thread.join()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+@pytest.mark.parametrize("work", [load_and_fork, label_and_fork])
+def test_fork(
+    work: Callable[[str], None],
+    tiny_run: SimpleNamespace,
+    running_process: type[RunningProcess],
+    tmp_path: Path,
+) -> None:
+    process = running_process(work, str(tiny_run.archive), folder=tmp_path, output=tmp_path / "printed")
+    assert process.finish() == 0, process.printed[-4000:]

@@ -19,6 +19,7 @@ WORD_FIELDS = ("words", "tokens")
 _BY_RANK = ("words", "sentence", "tokens", "text")
 DEEPEST = 100
 """So many lists and objects inside of each other are read. Python cannot write all that it can read."""
+_TOO_DEEP = f"more than {DEEPEST} lists and objects are inside of each other"
 
 
 class JsonSentence(NamedTuple):
@@ -40,14 +41,11 @@ def parse_json(text: str) -> Any:
     """
     try:
         value = json.loads(text, parse_float=_finite, parse_constant=_finite)
-    except RecursionError:
-        value = _TOO_DEEP
-    if value is _TOO_DEEP or (text.count("[") + text.count("{") > DEEPEST and not _is_shallow(value)):
-        raise ValueError(f"more than {DEEPEST} lists and objects are inside of each other")
+    except RecursionError as error:
+        raise ValueError(_TOO_DEEP) from error
+    if text.count("[") + text.count("{") > DEEPEST and not _is_shallow(value):
+        raise ValueError(_TOO_DEEP)
     return value
-
-
-_TOO_DEEP = object()
 
 
 def _finite(number: str) -> Optional[float]:
