@@ -1,29 +1,18 @@
 """The benchmark for GPUs runs from end to end without one, on tiny models, and says if there is none."""
 
-import importlib
 import json
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-
 
 @pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+def benchmark(import_benchmark: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.setenv("METANER_ENCODER", "")
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    # The demo has a module "run", too.
-    names = ("gpu", "run", "workload")
-    for name in names:
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    yield importlib.import_module("gpu")
-    for name in names:
-        sys.modules.pop(name, None)
+    return import_benchmark("gpu")
 
 
 def test_trial_on_the_cpu(benchmark: ModuleType, tmp_path: Path) -> None:

@@ -1,23 +1,16 @@
 """The plain loop that the benchmark of BERT-base size compares with computes the same gradients."""
 
-import importlib
-import sys
-from pathlib import Path
+from collections.abc import Callable
+from types import ModuleType
 
-import pytest
 import torch
 
 from allennlp_metaner.meta.meta_gradients import FirstOrderMaml
 from allennlp_metaner.nn.parameters import trainable_parameters
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
-
-def test_same_gradients_and_weights_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    for name in ("plain_loop", "random_models"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    plain_loop, random_models = map(importlib.import_module, ("plain_loop", "random_models"))
+def test_same_gradients_and_weights_kept(import_benchmark: Callable[[str], ModuleType]) -> None:
+    plain_loop, random_models = map(import_benchmark, ("plain_loop", "random_models"))
     model = random_models.random_tagger(hidden=64, layers=4, vocabulary=1000).double().eval()
     tasks, parameters = random_models.random_tasks(3, length=5), trainable_parameters(model)
     before = [parameter.detach().clone() for _, parameter in parameters]
