@@ -134,7 +134,14 @@ class ExperimentRunner:
     def _work(self, job: Job) -> None:
         process = self._processes.Process(
             target=_work,
-            args=(job, self._directory, self._before[job.folder], self._packages, dict(os.environ)),
+            args=(
+                job,
+                self._directory,
+                self._before[job.folder],
+                self._packages,
+                dict(os.environ),
+                torch.get_num_threads(),
+            ),
         )
         process.start()
         try:
@@ -185,10 +192,17 @@ def _claim(folder: Path, before: _Record) -> Iterator[bool]:
 
 
 def _work(
-    job: Job, directory: Path, before: _Record, packages: Sequence[str], environment: dict[str, str]
+    job: Job,
+    directory: Path,
+    before: _Record,
+    packages: Sequence[str],
+    environment: dict[str, str],
+    num_threads: int,
 ) -> None:
     """Do a job, unless others do or did it, and leave its record. Runs in a process of its own."""
     folder = directory / job.folder
+    # One thread is what a forked process is left with, in case its parent has computed. This one's has not.
+    torch.set_num_threads(num_threads)
     with _claim(folder, before) as claimed:
         if not claimed:
             return

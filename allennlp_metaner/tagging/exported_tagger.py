@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, TypedDict, Union
 
 import torch
 from allennlp.common.checks import ConfigurationError
 from allennlp.data import Token, Vocabulary
+from torch.nn.utils.rnn import pad_sequence
 
 from allennlp_metaner.concurrency import exclusive
 from allennlp_metaner.data.tag_schemes import spans
@@ -25,14 +28,17 @@ SETTINGS_KEY = "metaner"
 """The key of config.json with the [`ExportSettings`](#exportsettings)."""
 
 ONNX_FILE = "model.onnx"
-SUBWORDS_AT_ONCE = 512
+SUBWORDS_AT_ONCE = 256
 """
-At most so many subwords go through the model together, padding included, unless one window has more. A CPU is
-busy with that many, and more would only be padded more; a GPU takes sixteen times as many.
+At most so many subwords go through the model together, padding included, unless one window has more. A core
+is busy with that many, and more would only be padded more; a GPU takes 32 times as many.
 """
 
-Run = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""Subword ids and their mask, both of shape `(num_rows, num_subwords)`, to logits for each subword."""
+Inputs = tuple[torch.Tensor, torch.Tensor]
+"""Subword ids of a batch and their mask, both of shape `(num_rows, num_subwords)`."""
+
+Run = Callable[[Sequence[Inputs]], list[torch.Tensor]]
+"""Batches to logits, for each batch `(num_rows, num_subwords, num_labels)`."""
 
 
 class ExportSettings(TypedDict):
@@ -87,7 +93,7 @@ class ExportedTagger:
         self._decoder = Decoder(labels, self._settings["constrain_decoding"], self._settings["ignored_types"])
         self._pad_id: int = config["pad_token_id"]
         self._indexer = WordTransformerIndexer(str(path))
-        self._subwords_at_once = SUBWORDS_AT_ONCE if cuda_device < 0 else 16 * SUBWORDS_AT_ONCE
+        self._subwords_at_once = SUBWORDS_AT_ONCE * (1 if cuda_device < 0 else 32)
         if runtime == "onnxruntime":
             self._run = _onnx_model(path, cuda_device)
         else:
@@ -131,15 +137,18 @@ class ExportedTagger:
 
     def _logits(self, rows: Sequence[Sequence[int]]) -> dict[int, torch.Tensor]:
         """The logits of each row, shape `(num_subwords, num_labels)`; rows of like length run together."""
-        logits: dict[int, torch.Tensor] = {}
-        for batch in batches_by_length([len(row) for row in rows], self._subwords_at_once):
-            ids = torch.full((len(batch), len(rows[batch[-1]])), self._pad_id)
-            mask = torch.zeros_like(ids)
-            for number, row in enumerate(batch):
-                ids[number, : len(rows[row])] = torch.tensor(rows[row])
-                mask[number, : len(rows[row])] = 1
-            logits.update(zip(batch, self._run(ids, mask), strict=True))
-        return logits
+        batches = batches_by_length([len(row) for row in rows], self._subwords_at_once)
+        found = self._run([self._inputs([rows[row] for row in batch]) for batch in batches])
+        return {
+            row: of_row
+            for batch, of_batch in zip(batches, found, strict=True)
+            for row, of_row in zip(batch, of_batch, strict=True)
+        }
+
+    def _inputs(self, rows: Sequence[Sequence[int]]) -> Inputs:
+        ids = pad_sequence([torch.tensor(row) for row in rows], True, self._pad_id)
+        lengths = torch.tensor([len(row) for row in rows])
+        return ids, (torch.arange(ids.shape[1]) < lengths.unsqueeze(1)).long()
 
     def _tagged(self, logits: torch.Tensor) -> Tagged:
         mask = torch.ones(1, len(logits), dtype=torch.bool)
@@ -179,10 +188,9 @@ def _transformers_model(folder: Path, cuda_device: int) -> Run:
     model = AutoModelForTokenClassification.from_pretrained(str(folder)).eval().to(device)
 
     @torch.no_grad()
-    def run(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def run(batches: Sequence[Inputs]) -> list[torch.Tensor]:
         with fast_linear(device):
-            logits: torch.Tensor = model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits
-        return logits.cpu()
+            return [model(ids.to(device), mask.to(device)).logits.cpu() for ids, mask in batches]
 
     return run
 
@@ -198,14 +206,26 @@ def _onnx_model(folder: Path, cuda_device: int) -> Run:
         raise ConfigurationError(
             "runtime='onnxruntime' needs the package onnxruntime: install allennlp-metaner[onnx]"
         ) from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(
-        str(folder / ONNX_FILE), options, providers=["CPUExecutionProvider"]
-    )
 
-    def run(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        [logits] = session.run(["logits"], {"input_ids": ids.numpy(), "attention_mask": mask.numpy()})
-        return torch.from_numpy(logits)
+    @cache
+    def session(num_threads: int) -> Any:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = num_threads
+        return onnxruntime.InferenceSession(
+            str(folder / ONNX_FILE), options, providers=["CPUExecutionProvider"]
+        )
+
+    def run(batches: Sequence[Inputs]) -> list[torch.Tensor]:
+        # A batch a core is faster than all cores at one batch, and takes no threads that wait for each other.
+        num_threads = torch.get_num_threads()
+        at_once = num_threads if len(batches) >= num_threads else 1
+        model = session(num_threads // at_once)
+
+        def logits(inputs: Inputs) -> torch.Tensor:
+            ids, mask = (tensor.numpy() for tensor in inputs)
+            return torch.from_numpy(model.run(["logits"], {"input_ids": ids, "attention_mask": mask})[0])
+
+        with ThreadPoolExecutor(at_once) as workers:
+            return list(workers.map(logits, batches))
 
     return run

@@ -6,12 +6,13 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from allennlp_metaner.experiments.curves import read_curves
 from allennlp_metaner.experiments.grid import read_grid
@@ -24,6 +25,7 @@ ROOT = Path(__file__).parents[2]
 CALLBACK = """
 import os, time
 from pathlib import Path
+import torch
 from allennlp.training import TrainerCallback
 
 @TrainerCallback.register("trouble")
@@ -31,6 +33,7 @@ class Trouble(TrainerCallback):
     def on_batch(self, trainer, inputs, outputs, metrics, epoch, batch, is_training, *args, **kwargs):
         if not is_training:
             return
+        Path(os.environ["TROUBLE"], "threads").write_text(str(torch.get_num_threads()))
         with Path(os.environ["TROUBLE"], "updates").open("a") as file:
             file.write(f"{os.getpid()} {epoch}\\n")
         if epoch == 1:
@@ -124,9 +127,20 @@ def wait_for(condition: Callable[[], Any]) -> None:
         time.sleep(0.02)
 
 
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
 def test_failures_and_finished_cells(setting: SimpleNamespace) -> None:
     lines: list[str] = []
     failed = runner(setting.folder, report=lines.append).run()
+    # A process that is forked from one that has computed has one thread; a job has those of its runner.
+    assert (setting.folder / "threads").read_text() == "2"
     assert [job.title for job in failed if job.title.startswith("broken")] == ["broken, es, seed 1"]
     assert len(failed) == 2
     found = records(setting.folder / "runs")
