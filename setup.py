@@ -92,6 +92,7 @@ setup(
         "dev": [
             *RAY,
             *SERVE,
+            "allpairspy",
             "faiss-cpu>=1.10",
             "griffe",
             "httpx>=0.27",

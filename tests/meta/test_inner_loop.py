@@ -390,8 +390,7 @@ class TestThreads:
         found = mapped(loop, lambda adapted: torch.get_num_threads(), model, supports)
         assert [number for _, number in found] == [expected] * 6
 
-    @pytest.mark.parametrize("num_workers", [1, 2, 3])
-    @pytest.mark.parametrize("failing", [0, 3, 5])
+    @pytest.mark.parametrize(("num_workers", "failing"), [(1, 0), (2, 3), (3, 0), (3, 5)])
     def test_an_exception_reaches_the_caller(
         self,
         model: MaxLossTagger,
@@ -477,11 +476,11 @@ class TestMemory:
         parameters = trainable_parameters(model)
         maml(model, parameters, tasks, seed=0)
         before = num_tensors()
-        for seed in range(3):
+        for seed in range(2):
             maml(model, parameters, tasks, seed=seed)
             assert [recording() for recording in passes if recording() is not None] == []
         num_chunks = 4 if frozen_layers is None else 2
-        assert len(passes) >= 4 * num_chunks * (num_steps + 1)
+        assert len(passes) >= 3 * num_chunks * (num_steps + 1)
         assert num_tensors() == before
 
     @pytest.mark.parametrize(
@@ -503,7 +502,7 @@ class TestMemory:
         adaptation = TestTimeAdaptation(loop, dropout=dropout)
         adaptation.predict(model, tasks)
         before = num_tensors()
-        for _ in range(3):
+        for _ in range(2):
             adaptation.predict(model, tasks)
             assert [recording() for recording in passes if recording() is not None] == []
         assert passes

@@ -10,6 +10,7 @@ import pytest
 import torch
 from allennlp.common import Params
 from allennlp.common.checks import ConfigurationError
+from allpairspy import AllPairs
 
 from allennlp_metaner.meta import functional as functional_module
 from allennlp_metaner.meta.inner_loop import InnerLoop
@@ -75,7 +76,7 @@ def loop_over(
 
 @pytest.fixture(scope="module")
 def tasks(make_tasks: TaskMaker) -> list[Task]:
-    return make_tasks(4, RAGGED)
+    return make_tasks(3, RAGGED)
 
 
 @pytest.fixture(scope="module")
@@ -127,22 +128,26 @@ WAYS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("options", WAYS, ids=str)
-@pytest.mark.parametrize("part", range(4), ids=["all", "head", "top", "bottom"])
-@pytest.mark.parametrize("batching", ["together", "one_by_one"])
-@pytest.mark.parametrize(("optimizer", "num_steps"), [("adam", 1), ("adam", 2), ("bert_adam", 2)])
+BATCHINGS = ["together", "one_by_one"]
+
+
+@pytest.mark.parametrize(
+    ("options", "part", "batching", "steps"),
+    AllPairs([WAYS, range(4), BATCHINGS, [("adam", 1), ("adam", 2), ("bert_adam", 2)]]),
+    ids=str,
+)
 def test_meta_gradient(
     model: MaxLossTagger,
     tasks: list[Task],
     reference: SimpleNamespace,
     expected: Callable[..., tuple[list[torch.Tensor], float]],
-    optimizer: str,
-    num_steps: int,
-    batching: str,
-    part: int,
     options: dict[str, Any],
+    part: int,
+    batching: str,
+    steps: tuple[str, int],
 ) -> None:
-    """Taken for all parameters, whatever adapts."""
+    """Taken for all parameters, whatever adapts. Every pair of settings is there."""
+    optimizer, num_steps = steps
     lazy, parameters = reference.lazy(optimizer), trainable_parameters(model)
     loop = InnerLoop(lazy, num_steps, batching=batching, parameters=PARTS[part], **options)
     found = FirstOrderMaml(loop)(model, parameters, tasks, seed=0)
@@ -151,19 +156,18 @@ def test_meta_gradient(
     assert found.loss.item() == pytest.approx(loss, rel=TOLERANCE)
 
 
-@pytest.mark.parametrize("options", WAYS, ids=str)
-@pytest.mark.parametrize("part", range(4), ids=["all", "head", "top", "bottom"])
-@pytest.mark.parametrize("batching", ["together", "one_by_one"])
-@pytest.mark.parametrize("num_steps", [1, 3])
+@pytest.mark.parametrize(
+    ("options", "part", "batching", "num_steps"), AllPairs([WAYS, range(4), BATCHINGS, [1, 3]]), ids=str
+)
 def test_adaptation(
     model: MaxLossTagger,
     tasks: list[Task],
     reference: SimpleNamespace,
     adapted: Callable[..., list[Weights]],
-    num_steps: int,
-    batching: str,
-    part: int,
     options: dict[str, Any],
+    part: int,
+    batching: str,
+    num_steps: int,
 ) -> None:
     lazy = reference.lazy("adam")
     loop = InnerLoop(lazy, num_steps, batching=batching, parameters=PARTS[part], **options)

@@ -118,42 +118,35 @@ def identical(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
+def added_up(expected: Sequence[tuple[Weights, Weights]], parameters: Any) -> list[torch.Tensor]:
+    """The meta-gradient of the tasks, of each of which there are the adapted parameters and the gradient."""
+    return [torch.stack([gradient[name] for _, gradient in expected]).sum(0) for name, _ in parameters]
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("num_support", [1, 2, 5])
 @pytest.mark.parametrize("num_steps", [1, 2, 3])
 @in_both_ways
 def test_equals_the_reference(
-    model: MaxLossTagger,
-    make_tasks: TaskMaker,
-    difference_from_reference: Callable[..., float],
-    optimizer: str,
-    num_support: int,
-    num_steps: int,
-) -> None:
-    tasks = make_tasks(2, num_support)
-    assert difference_from_reference(model, tasks, optimizer, num_steps) <= TOLERANCE
-
-
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("num_support", [1, 2, 5])
-@pytest.mark.parametrize("num_steps", [1, 2, 3])
-@in_both_ways
-def test_adapted_parameters_equal_the_reference(
     model: MaxLossTagger,
     make_tasks: TaskMaker,
     reference: SimpleNamespace,
     adapt: Callable[..., list[Weights]],
     difference_of_steps: Callable[..., float],
     optimizer: str,
-    num_support: int,
     num_steps: int,
     execution: str,
 ) -> None:
-    supports = [task["support"] for task in make_tasks(2, num_support)]
-    found = adapt(InnerLoop(reference.lazy(optimizer), num_steps, execution=execution), model, supports)
-    for support, ours in zip(supports, found, strict=True):
-        theirs = reference.adapted(model, support, reference.updates(optimizer), num_steps)
+    """Of one, two and five support sentences: the adapted parameters and the meta-gradient."""
+    tasks, parameters = make_tasks(3, RAGGED), trainable_parameters(model)
+    loop = InnerLoop(reference.lazy(optimizer), num_steps, execution=execution)
+    found = adapt(loop, model, [task["support"] for task in tasks])
+    expected = []
+    for task, ours in zip(tasks, found, strict=True):
+        theirs = reference.adapted(model, task["support"], reference.updates(optimizer), num_steps)
         assert difference_of_steps(model, ours, theirs) <= TOLERANCE
+        expected.append((theirs, reference.gradient(model, theirs, task["query"])))
+    gradient = FirstOrderMaml(loop)(model, parameters, tasks, seed=0).gradient
+    assert reference.relative_difference(gradient, added_up(expected, parameters)) <= TOLERANCE
 
 
 class OwnDropout(torch.nn.Module):
@@ -161,11 +154,6 @@ class OwnDropout(torch.nn.Module):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         return inputs * torch.empty_like(inputs).bernoulli_(0.8)
-
-
-def added_up(expected: Sequence[tuple[Weights, Weights]], parameters: Any) -> list[torch.Tensor]:
-    """The meta-gradient of the tasks, of each of which there are the adapted parameters and the gradient."""
-    return [torch.stack([gradient[name] for _, gradient in expected]).sum(0) for name, _ in parameters]
 
 
 class TestManyTasks:
@@ -179,7 +167,7 @@ class TestManyTasks:
 
     @pytest.fixture(scope="class")
     def tasks(self, make_tasks: TaskMaker) -> list[Task]:
-        return make_tasks(8, RAGGED)
+        return make_tasks(5, RAGGED)
 
     @pytest.fixture(scope="class")
     def expected(
@@ -213,7 +201,7 @@ class TestManyTasks:
             num_workers=num_workers,
         )
         parameters = trainable_parameters(model)
-        for num_tasks in (1, 2, 5, 8):
+        for num_tasks in (1, 2, 5):
             found = maml(model, parameters, tasks[:num_tasks], seed=0).gradient
             theirs = added_up(expected[:num_tasks], parameters)
             assert reference.relative_difference(found, theirs) <= TOLERANCE
@@ -241,7 +229,7 @@ class TestManyTasks:
             group_size=group_size,
             num_workers=num_workers,
         )
-        for num_tasks in (1, 2, 5, 8):
+        for num_tasks in (1, 2, 5):
             found = adapt(loop, model, [task["support"] for task in tasks[:num_tasks]])
             for ours, (theirs, _) in zip(found, expected, strict=False):
                 assert difference_of_steps(model, ours, theirs) <= TOLERANCE
@@ -398,10 +386,10 @@ STACKS = ("sgd_decay", "adamw", "adam_l2", "betas")
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "execution"),
-    [(name, "per_task") for name in GENERIC] + [(name, "batched") for name in STACKS],
+    ("optimizer", "num_steps", "execution"),
+    [(name, num_steps, "per_task") for name in GENERIC for num_steps in (1, 3)]
+    + [(name, 2, "batched") for name in STACKS],
 )
-@pytest.mark.parametrize("num_steps", [1, 2, 3])
 def test_other_optimizers_equal_pytorchs_own(
     model: MaxLossTagger,
     make_tasks: TaskMaker,
@@ -413,18 +401,16 @@ def test_other_optimizers_equal_pytorchs_own(
     execution: str,
 ) -> None:
     ours, theirs, options = GENERIC[optimizer]
-    tasks = make_tasks(2, (2, 1))
-    supports = [task["support"] for task in tasks]
+    tasks, parameters = make_tasks(2, (2, 1)), trainable_parameters(model)
     loop = InnerLoop(Lazy(ours, **options), num_steps, execution=execution)
-    for support, found in zip(supports, adapt(loop, model, supports), strict=True):
-        expected = reference.adapted(model, support, reference.of_pytorch(theirs, **options), num_steps)
-        assert difference_of_steps(model, found, expected) <= TOLERANCE
-    expected = reference.meta_gradient(
-        model, tasks, lambda: reference.of_pytorch(theirs, **options), num_steps
-    )
-    parameters = trainable_parameters(model)
+    expected = []
+    for task, found in zip(tasks, adapt(loop, model, [task["support"] for task in tasks]), strict=True):
+        updates = reference.of_pytorch(theirs, **options)
+        weights = reference.adapted(model, task["support"], updates, num_steps)
+        assert difference_of_steps(model, found, weights) <= TOLERANCE
+        expected.append((weights, reference.gradient(model, weights, task["query"])))
     gradient = FirstOrderMaml(loop)(model, parameters, tasks, seed=0).gradient
-    assert reference.relative_difference(gradient, [expected[n] for n, _ in parameters]) <= TOLERANCE
+    assert reference.relative_difference(gradient, added_up(expected, parameters)) <= TOLERANCE
 
 
 @in_both_ways
@@ -555,7 +541,7 @@ class TestFallbacks:
         num_steps: int,
     ) -> None:
         model = make_tagger(other_encoders[encoder], max_loss_weight=LAMBDA).eval()
-        tasks = make_tasks(5, RAGGED, other_encoders[encoder])
+        tasks = make_tasks(3, RAGGED, other_encoders[encoder])
         assert difference_from_reference(model, tasks, "adam", num_steps) <= TOLERANCE
 
     def test_attention_written_out(
@@ -818,7 +804,7 @@ class TestRandomNumbersOfTasks:
         options: dict[str, Any],
     ) -> None:
         """Neither of microbatches nor of groups; with other masks, gradients would have nothing in common."""
-        model, tasks = make_tagger(**options).train(), make_tasks(6, RAGGED)
+        model, tasks = make_tagger(**options).train(), make_tasks(3, RAGGED)
         parameters = trainable_parameters(model)
         self.compare(model, parameters, tasks, reference, algorithm)
 
@@ -834,11 +820,11 @@ class TestRandomNumbersOfTasks:
     ) -> None:
         """DistilBERT runs on padded sentences."""
         model = make_tagger(other_encoders[encoder]).train()
-        tasks = make_tasks(6, RAGGED, other_encoders[encoder])
+        tasks = make_tasks(3, RAGGED, other_encoders[encoder])
         self.compare(model, trainable_parameters(model), tasks, reference, algorithm)
 
     def compare(self, model: Any, parameters: Any, tasks: Any, reference: Any, algorithm: Any) -> None:
-        ways = [(1, None, 1), (40, 1, 2), (80, 2, 1), (10_000, None, 1), (10_000, 3, 2)]
+        ways = [(1, None, 1), (40, 1, 2), (80, 2, 1), (10_000, None, 1), (10_000, 2, 2)]
         first, *others = (
             algorithm(microbatch_size=size, group_size=group, num_workers=workers)(
                 model, parameters, tasks, seed=3

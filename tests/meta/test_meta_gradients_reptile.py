@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from allennlp.common import Params
+from allpairspy import AllPairs
 
 from allennlp_metaner.meta.inner_loop import InnerLoop
 from allennlp_metaner.meta.meta_gradients import HEAD, MetaGradient, Reptile
@@ -34,23 +35,26 @@ def step(
     }
 
 
-@pytest.mark.parametrize(
-    "options",
-    [{}, {"microbatch_size": 1, "num_workers": 2}, {"group_size": 2}, {"execution": "batched"}],
-    ids=str,
-)
-@pytest.mark.parametrize(("optimizer", "num_steps"), [("sgd", 1), ("sgd", 2), ("adam", 2), ("bert_adam", 1)])
-@pytest.mark.parametrize("reduction", ["sum", "mean"])
+WAYS: list[dict[str, Any]] = [
+    {},
+    {"microbatch_size": 1, "num_workers": 2},
+    {"group_size": 2},
+    {"execution": "batched"},
+]
+STEPS = [("sgd", 1), ("sgd", 2), ("adam", 2), ("bert_adam", 1)]
+
+
+@pytest.mark.parametrize(("options", "steps", "reduction"), AllPairs([WAYS, STEPS, ["sum", "mean"]]), ids=str)
 def test_equals_a_plain_loop(
     model: MaxLossTagger,
     make_tasks: TaskMaker,
     reference: SimpleNamespace,
-    optimizer: str,
-    num_steps: int,
-    reduction: str,
     options: dict[str, Any],
+    steps: tuple[str, int],
+    reduction: str,
 ) -> None:
-    tasks, parameters = make_tasks(4, (1, 2, 5)), trainable_parameters(model)
+    optimizer, num_steps = steps
+    tasks, parameters = make_tasks(3, (1, 2, 5)), trainable_parameters(model)
     start = {name: parameter.detach() for name, parameter in parameters}
     expected, losses = {name: torch.zeros_like(value) for name, value in start.items()}, []
     for task in tasks:
