@@ -1,15 +1,19 @@
 """`allennlp evaluate` with adaptation."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import islice
 from os import PathLike
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any, Optional, TypeVar, Union
 
 import torch
+import torch.distributed as dist
 from allennlp.common import Tqdm
 from allennlp.common.checks import ConfigurationError, check_for_gpu
-from allennlp.common.util import int_to_device
+from allennlp.common.util import int_to_device, is_distributed
 from allennlp.data import DataLoader
 from allennlp.evaluation import Evaluator, Serializer, SimpleEvaluator
 from allennlp.models import Model
@@ -22,6 +26,8 @@ from allennlp_metaner.evaluation.score_table import score_table
 from allennlp_metaner.meta.test_time_adaptation import adaptable, adapts
 from allennlp_metaner.whole_outputs import dump_metrics
 
+T = TypeVar("T")
+
 
 @Evaluator.register("adapting")
 class AdaptingEvaluator(SimpleEvaluator):
@@ -29,6 +35,9 @@ class AdaptingEvaluator(SimpleEvaluator):
     Labels every sentence with the parameters adapted to its support set, and goes back (Algorithm 1). The
     settings of the adaptation are the model's
     ([`TestTimeAdaptation`](../meta/test_time_adaptation.md)), so that the predictor shares them.
+
+    Several processes that `torchrun` started share out the batches, and the first writes what one alone would
+    write; on GPUs, each takes the one of its own number.
 
     Registered as an `Evaluator` with name "adapting". In a config:
     `"evaluation": {"type": "adapting"}`; at the command line, without adaptation, and likewise for the
@@ -101,16 +110,29 @@ class AdaptingEvaluator(SimpleEvaluator):
             if path is not None:
                 check_writable(Path(path))
         check_for_gpu(self.cuda_device)
-        data_loader.set_target_device(int_to_device(self.cuda_device))
         with ExitStack() as stack:
-            write: Optional[Callable[[str], Any]] = None
-            if predictions_output_file is not None:
+            processes = stack.enter_context(_started_by_torchrun())
+            device = int_to_device(self.cuda_device)
+            if device.type == "cuda" and processes.size > 1:
+                device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+                model.cuda(device)
+            data_loader.set_target_device(device)
+            lines: list[str] = []
+            write: Optional[Callable[[str], Any]] = lines.append if predictions_output_file else None
+            if predictions_output_file and processes.rank == 0:
                 temporary = stack.enter_context(whole_file(Path(predictions_output_file)))
-                write = stack.enter_context(temporary.open("w", encoding="utf-8")).write
-            loss = self._evaluate(model, data_loader, batch_weight_key or None, write)
-        metrics: dict[str, Any] = model.get_metrics(reset=True)
+                file = stack.enter_context(temporary.open("w", encoding="utf-8"))
+                if processes.size == 1:
+                    write = file.write
+            loss = self._evaluate(model, data_loader, batch_weight_key or None, write, processes, device)
+            metrics: dict[str, Any] = model.get_metrics(reset=True)
+            lines = processes.in_turns(lines)
+            if lines and processes.rank == 0:
+                file.writelines(lines)
         if loss is not None:
             metrics["loss"] = loss
+        if processes.rank > 0:
+            return metrics
         if metrics_output_file is not None:
             dump_metrics(str(metrics_output_file), metrics, log=True)
         if self._print_scores:
@@ -123,46 +145,58 @@ class AdaptingEvaluator(SimpleEvaluator):
         data_loader: DataLoader,
         weight_key: Optional[str],
         write: Optional[Callable[[str], Any]],
+        processes: "_Processes",
+        device: torch.device,
     ) -> Optional[float]:
-        """Label all sentences, which the model counts. Returns their mean loss, if they have gold tags."""
+        """Label this process's sentences, which the model counts. Returns the mean loss of all, if any."""
         adapt = adapts(model, self._adapt)
         postprocess = getattr(model, self.postprocessor_fn_name, None)
-        losses: list[float] = []
-        weights: list[float] = []
+        losses: list[Optional[_Weighted]] = []
         model.eval()
         # An evaluation that broke off would count.
         model.get_metrics(reset=True)
-        bar = Tqdm.tqdm(data_loader)
-        missing = 0
+        bar = Tqdm.tqdm(processes.share(data_loader))
         for batch in bar:
-            batch = move_to_device(batch, self.cuda_device)
+            batch = move_to_device(batch, device)
             with torch.no_grad():
                 output = _adapted(model, batch) if adapt else model(**batch)
-            metrics = model.get_metrics()
-            if "loss" in output:
-                # A model that does not tell the losses of sentences apart has one a batch.
-                of_batch = output.get("losses", output["loss"].reshape(1))
-                losses.append(of_batch.double().mean().item())
-                weights.append(output[weight_key].item() if weight_key else len(of_batch))
-                metrics["loss"] = _mean(losses, weights)
-            else:
-                missing += 1
-            bar.set_description(", ".join(_shown(metrics)) + " ||", refresh=False)
+            losses.append(_loss(output, weight_key))
+            if processes.size == 1:
+                metrics = {**model.get_metrics(), **_mean(losses)}
+                bar.set_description(", ".join(_shown(metrics)) + " ||", refresh=False)
             if write is not None:
                 line = self.batch_serializer(
                     batch, output, data_loader, output_postprocess_function=postprocess
                 )
                 write(f"{line}\n")
-        if losses and missing:
+        losses = processes.in_turns(losses)
+        missing = losses.count(None)
+        if 0 < missing < len(losses):
             raise ConfigurationError(
-                f"{missing} of {missing + len(losses)} batches gave no loss: evaluate a file in which all "
+                f"{missing} of {len(losses)} batches gave no loss: evaluate a file in which all "
                 "sentences have gold tags, or none"
             )
-        return _mean(losses, weights) if losses else None
+        return _mean(losses).get("loss")
 
 
-def _mean(losses: Sequence[float], weights: Sequence[float]) -> float:
-    return sum(loss * weight for loss, weight in zip(losses, weights, strict=True)) / sum(weights)
+_Weighted = tuple[float, float]
+"""A loss and its weight."""
+
+
+def _loss(output: dict[str, Any], weight_key: Optional[str]) -> Optional[_Weighted]:
+    if "loss" not in output:
+        return None
+    # A model that does not tell the losses of sentences apart has one a batch.
+    of_batch = output.get("losses", output["loss"].reshape(1))
+    weight = output[weight_key].item() if weight_key else len(of_batch)
+    return of_batch.double().mean().item(), weight
+
+
+def _mean(losses: Sequence[Optional[_Weighted]]) -> dict[str, float]:
+    known = [each for each in losses if each is not None]
+    if not known:
+        return {}
+    return {"loss": sum(loss * weight for loss, weight in known) / sum(weight for _, weight in known)}
 
 
 def _shown(metrics: dict[str, Any]) -> Iterator[str]:
@@ -187,3 +221,34 @@ def _adapted(model: Model, batch: dict[str, Any]) -> dict[str, Any]:
         joined["losses"] = torch.stack([output["loss"] for output in outputs])
         joined["loss"] = joined["losses"].mean()
     return joined
+
+
+@dataclass
+class _Processes:
+    rank: int = 0
+    size: int = 1
+
+    def share(self, batches: Iterable[T]) -> Iterable[T]:
+        return batches if self.size == 1 else islice(batches, self.rank, None, self.size)
+
+    def in_turns(self, own: list[T]) -> list[T]:
+        """What all processes have, by turns, as they have taken batches."""
+        if self.size == 1:
+            return own
+        gathered: list[list[T]] = [[]] * self.size
+        dist.all_gather_object(gathered, own)
+        return [each[turn] for turn in range(len(gathered[0])) for each in gathered if turn < len(each)]
+
+
+@contextmanager
+def _started_by_torchrun() -> Iterator[_Processes]:
+    size = int(os.environ.get("WORLD_SIZE", 1))
+    if size == 1 or is_distributed():
+        yield _Processes()
+        return
+    # What is gathered are counts and text, whatever the device.
+    dist.init_process_group("gloo")
+    try:
+        yield _Processes(dist.get_rank(), size)
+    finally:
+        dist.destroy_process_group()

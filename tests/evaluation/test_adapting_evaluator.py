@@ -1,6 +1,8 @@
 """`allennlp evaluate`: the predictor's labels, and metrics of nothing but the sentences to label."""
 
 import json
+import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,6 +10,8 @@ from typing import Any
 
 import pytest
 import torch
+import torch.multiprocessing as mp
+from allennlp.commands.evaluate import evaluate_from_archive
 from allennlp.common.checks import ConfigurationError
 from allennlp.data import DataLoader
 from allennlp.data.data_loaders import MultiProcessDataLoader
@@ -201,3 +205,45 @@ def test_adaptation_that_overflows(tiny_run: SimpleNamespace, tiny_archive: Arch
         broken.model.classifier.bias[0] = float("nan")
     with pytest.raises(ConfigurationError, match="NaN or infinite"):
         plain.predict_json({"sentence": "Anna Smith visited Paris."})
+
+
+def evaluated(rank: int, archive: Path, data: Path, folder: Path, size: int, batch_size: int) -> None:
+    """As `torchrun` starts a process."""
+    if size > 1:
+        os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), MASTER_ADDR="localhost")
+    metrics = evaluate_from_archive(
+        archive,
+        str(data),
+        metrics_output_file=str(folder / "metrics.json"),
+        predictions_output_file=str(folder / "predictions.jsonl"),
+        batch_size=batch_size,
+    )
+    (folder / f"{rank}.json").write_text(json.dumps(metrics), "utf-8")
+
+
+@pytest.mark.parametrize(("size", "batch_size"), [(2, 2), (3, 5)])
+def test_processes_share_a_file(
+    tiny_run: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, batch_size: int
+) -> None:
+    """Of five batches, one has three; of two batches, one has none."""
+    data = tiny_run.data / "conll2003/eng.testb"
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        monkeypatch.setenv("MASTER_PORT", str(free.getsockname()[1]))
+    folders = {number: tmp_path / str(number) for number in (1, size)}
+    for number, folder in folders.items():
+        folder.mkdir()
+        work = (tiny_run.archive, data, folder, number, batch_size)
+        mp.start_processes(evaluated, work, number, start_method="fork")
+    expected = json.loads((folders[1] / "0.json").read_text("utf-8"))
+    assert expected["f1-measure-overall"] > 0
+    for rank in range(size):
+        assert json.loads((folders[size] / f"{rank}.json").read_text("utf-8")) == pytest.approx(expected)
+    ours, theirs = (
+        [json.loads(line) for line in (folder / "predictions.jsonl").read_text("utf-8").splitlines()]
+        for folder in folders.values()
+    )
+    assert [(line["words"], line["tags"]) for line in ours] == [
+        (line["words"], line["tags"]) for line in theirs
+    ]
+    assert len(ours) == 10 // batch_size and (folders[size] / "metrics.json").exists()
