@@ -1,32 +1,25 @@
 """`allennlp evaluate` with adaptation."""
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, Optional, TypeVar, Union
+from typing import Any, Optional, Union
 
 import torch
-import torch.distributed as dist
 from allennlp.common import Tqdm
 from allennlp.common.checks import ConfigurationError, check_for_gpu
-from allennlp.common.util import int_to_device, is_distributed
 from allennlp.data import DataLoader
 from allennlp.evaluation import Evaluator, Serializer, SimpleEvaluator
 from allennlp.models import Model
 from allennlp.nn.util import move_to_device
 
-from allennlp_metaner.atomic import check_writable, whole_file
+from allennlp_metaner.atomic import check_writable
 from allennlp_metaner.concurrency import exclusive
 from allennlp_metaner.data.entity_masking_indexer import refuse_masking
+from allennlp_metaner.evaluation.processes import EvaluationProcesses, started_by_torchrun
 from allennlp_metaner.evaluation.score_table import score_table
 from allennlp_metaner.meta.test_time_adaptation import adaptable, adapts
 from allennlp_metaner.whole_outputs import dump_metrics
-
-T = TypeVar("T")
 
 
 @Evaluator.register("adapting")
@@ -110,25 +103,12 @@ class AdaptingEvaluator(SimpleEvaluator):
             if path is not None:
                 check_writable(Path(path))
         check_for_gpu(self.cuda_device)
-        with ExitStack() as stack:
-            processes = stack.enter_context(_started_by_torchrun())
-            device = int_to_device(self.cuda_device)
-            if device.type == "cuda" and processes.size > 1:
-                device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-                model.cuda(device)
-            data_loader.set_target_device(device)
-            lines: list[str] = []
-            write: Optional[Callable[[str], Any]] = lines.append if predictions_output_file else None
-            if predictions_output_file and processes.rank == 0:
-                temporary = stack.enter_context(whole_file(Path(predictions_output_file)))
-                file = stack.enter_context(temporary.open("w", encoding="utf-8"))
-                if processes.size == 1:
-                    write = file.write
-            loss = self._evaluate(model, data_loader, batch_weight_key or None, write, processes, device)
+        with started_by_torchrun() as processes:
+            data_loader.set_target_device(processes.place(model, self.cuda_device))
+            path = Path(predictions_output_file) if predictions_output_file is not None else None
+            with processes.writer(path) as write:
+                loss = self._evaluate(model, data_loader, batch_weight_key or None, write, processes)
             metrics: dict[str, Any] = model.get_metrics(reset=True)
-            lines = processes.in_turns(lines)
-            if lines and processes.rank == 0:
-                file.writelines(lines)
         if loss is not None:
             metrics["loss"] = loss
         if processes.rank > 0:
@@ -145,8 +125,7 @@ class AdaptingEvaluator(SimpleEvaluator):
         data_loader: DataLoader,
         weight_key: Optional[str],
         write: Optional[Callable[[str], Any]],
-        processes: "_Processes",
-        device: torch.device,
+        processes: EvaluationProcesses,
     ) -> Optional[float]:
         """Label this process's sentences, which the model counts. Returns the mean loss of all, if any."""
         adapt = adapts(model, self._adapt)
@@ -155,6 +134,7 @@ class AdaptingEvaluator(SimpleEvaluator):
         model.eval()
         # An evaluation that broke off would count.
         model.get_metrics(reset=True)
+        device = next(model.parameters()).device
         bar = Tqdm.tqdm(processes.share(data_loader))
         for batch in bar:
             batch = move_to_device(batch, device)
@@ -169,7 +149,7 @@ class AdaptingEvaluator(SimpleEvaluator):
                     batch, output, data_loader, output_postprocess_function=postprocess
                 )
                 write(f"{line}\n")
-        losses = processes.in_turns(losses)
+        losses = processes.of_all(losses)
         missing = losses.count(None)
         if 0 < missing < len(losses):
             raise ConfigurationError(
@@ -221,34 +201,3 @@ def _adapted(model: Model, batch: dict[str, Any]) -> dict[str, Any]:
         joined["losses"] = torch.stack([output["loss"] for output in outputs])
         joined["loss"] = joined["losses"].mean()
     return joined
-
-
-@dataclass
-class _Processes:
-    rank: int = 0
-    size: int = 1
-
-    def share(self, batches: Iterable[T]) -> Iterable[T]:
-        return batches if self.size == 1 else islice(batches, self.rank, None, self.size)
-
-    def in_turns(self, own: list[T]) -> list[T]:
-        """What all processes have, by turns, as they have taken batches."""
-        if self.size == 1:
-            return own
-        gathered: list[list[T]] = [[]] * self.size
-        dist.all_gather_object(gathered, own)
-        return [each[turn] for turn in range(len(gathered[0])) for each in gathered if turn < len(each)]
-
-
-@contextmanager
-def _started_by_torchrun() -> Iterator[_Processes]:
-    size = int(os.environ.get("WORLD_SIZE", 1))
-    if size == 1 or is_distributed():
-        yield _Processes()
-        return
-    # What is gathered are counts and text, whatever the device.
-    dist.init_process_group("gloo")
-    try:
-        yield _Processes(dist.get_rank(), size)
-    finally:
-        dist.destroy_process_group()
