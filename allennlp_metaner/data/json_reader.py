@@ -10,13 +10,12 @@ from allennlp.data import DatasetReader, TokenIndexer
 from allennlp.data.dataset_readers.dataset_reader import PathOrStr
 
 from allennlp_metaner.data.character_spans import MISALIGNED, CharacterSpan, from_utf16, tags_of_spans
-from allennlp_metaner.data.json_sentences import parse_json
+from allennlp_metaner.data.json_sentences import WORD_FIELDS, parse_json
 from allennlp_metaner.data.lines import UNDECODED, read_lines
 from allennlp_metaner.data.raw_text import tokenize
 from allennlp_metaner.data.sentence_reader import Labelled, SentenceReader, naming
 from allennlp_metaner.data.sentence_splitting import SENTENCE_MODES, split_sentences
 
-TOKEN_FIELDS = ("tokens", "words")
 TAG_FIELDS = ("ner_tags", "tags")
 SPAN_FIELDS = ("spans", "entities", "label", "labels")
 START_FIELDS, END_FIELDS = ("start", "start_offset"), ("end", "end_offset")
@@ -30,7 +29,7 @@ WordsAndTags = tuple[list[str], Optional[list[str]]]
 class JsonLinesReader(SentenceReader):
     """
     Reads a sentence a line, or a file that is one JSON list of them. A sentence is either as the Hugging Face
-    hub has them, `tokens` (or `words`) and `ner_tags` (or `tags`), which are names or numbers; or as
+    hub has them, `words` or `tokens`, and `ner_tags` (or `tags`), which are names or numbers; or as
     annotation tools export them, a text with spans in characters, which is split into words as raw text is in
     prediction:
 
@@ -104,7 +103,7 @@ class JsonLinesReader(SentenceReader):
 
     def _labelled(self, fields: Any) -> list[WordsAndTags]:
         known = fields if isinstance(fields, dict) else {}
-        words, tags = _first(known, TOKEN_FIELDS), _first(known, TAG_FIELDS)
+        words, tags = _first(known, WORD_FIELDS), _first(known, TAG_FIELDS)
         is_words = isinstance(words, list) and all(isinstance(word, str) and word.strip() for word in words)
         # What `metaner-label` made of words has these, and a text with spans.
         if is_words and (tags is not None or _first(known, SPAN_FIELDS) is None):
