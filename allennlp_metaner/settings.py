@@ -39,6 +39,8 @@ DEFAULTS = {
     # The tasks (or, for the base model, sentences) of an update, and K.
     "METANER_BATCH_SIZE": "32",
     "METANER_NEIGHBORS": "2",
+    # What a training runs on: "0,1" are two GPUs, "-1,-1" two processes on CPUs. Empty: a GPU, if any.
+    "METANER_DEVICES": "",
     "METANER_SEED": "13370",
 }
 """Environment variables that the shipped configs read, and their defaults."""

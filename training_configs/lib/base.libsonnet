@@ -11,7 +11,7 @@ local settings = import 'settings.libsonnet';
   // The base model labels sentences as it is; see controls/ for the base model with adaptation.
   model+: { max_loss_weight: 0.0, adaptation+: { enabled: false } },
   // Sentences of like length together: less padding. The sampler also shuffles.
-  data_loader+: { batch_sampler: { type: 'bucket', batch_size: settings.batch_size, sorting_keys: ['tokens'] } },
+  data_loader+: { batch_sampler: { type: 'bucket', batch_size: settings.batch_size_of_process, sorting_keys: ['tokens'] } },
   trainer+: {
     num_epochs: config.num_epochs,
     learning_rate_scheduler: { type: 'linear_with_warmup', warmup_steps: config.warmup_steps },

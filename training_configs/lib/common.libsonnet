@@ -43,11 +43,13 @@ local settings = import 'settings.libsonnet';
     frozen_layers: 3,
     adaptation: { enabled: true, inner_loop: { optimizer: inner_steps.paper(1e-5), num_steps: 1 } },
   },
-  // The same batches whatever the number of processes ('distributed').
+  [if std.length(settings.devices) > 1 then 'distributed']: { cuda_devices: settings.devices },
+  // The same batches whatever the number of processes.
   data_loader: { type: 'sharded' },
   validation_data_loader: { type: 'sharded', batch_size: 32 },
   trainer: {
     type: 'reproducible',
+    [if std.length(settings.devices) == 1 then 'cuda_device']: settings.devices[0],
     optimizer: { type: 'fused_adam', lr: 3e-5 },
     validation_metric: '+f1-measure-overall',
     checkpointer: { type: 'atomic', keep_most_recent_by_count: config.checkpoints },

@@ -19,7 +19,7 @@ local settings = import 'settings.libsonnet';
   },
   model+: { max_loss_weight: 2.0 },
   data_loader+: {
-    batch_size: settings.batch_size,
+    batch_size: settings.batch_size_of_process,
     shuffle: true,
     drop_last: true,
     batches_per_epoch: config.updates_per_validation,

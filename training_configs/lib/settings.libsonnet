@@ -1,8 +1,11 @@
 // What every config shares and a user may want to change: set the environment variable, or override the keys
 // on the command line (-o). Defaults of the variables: allennlp_metaner/settings.py.
 local number(value, default) = if value == '' then default else std.parseInt(value);
+local list(value) = if value == '' then [] else [std.parseInt(part) for part in std.split(value, ',')];
 
 {
+  local settings = self,
+
   encoder: std.extVar('METANER_ENCODER'),
   data: std.extVar('METANER_DATA'),
   start: std.extVar('METANER_START'),
@@ -15,6 +18,14 @@ local number(value, default) = if value == '' then default else std.parseInt(val
   updates_per_validation(default=300):: number(std.extVar('METANER_UPDATES_PER_VALIDATION'), default),
   epochs(default):: number(std.extVar('METANER_EPOCHS'), default),
   batch_size: std.parseInt(std.extVar('METANER_BATCH_SIZE')),
+  // GPUs by their numbers; -1 is a process on CPUs. Each device has a process of its own, and the same share of a batch.
+  devices: list(std.extVar('METANER_DEVICES')),
+  batch_size_of_process:
+    local processes = std.max(1, std.length(settings.devices));
+    assert settings.batch_size % processes == 0 :
+           'METANER_BATCH_SIZE=%d must be a multiple of the number of METANER_DEVICES, which is %d'
+           % [settings.batch_size, processes];
+    settings.batch_size / processes,
   neighbors: std.parseInt(std.extVar('METANER_NEIGHBORS')),
   seed: std.parseInt(std.extVar('METANER_SEED')),
 }
