@@ -19,6 +19,7 @@ from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, Optional
 
 import pytest
+from filelock import FileLock
 
 from tests.processes import RunningProcess, start_server
 
@@ -194,20 +195,39 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that the first of several processes of pytest makes and all share. Tests only read it."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"shared_{name}"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "made").exists():
+            folder.mkdir()
+            make(folder)
+            (folder / "made").touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tiny_run(
     tiny_data: Path, tiny_word_encoder: str, tmp_path_factory: pytest.TempPathFactory
 ) -> SimpleNamespace:
     """
-    A short meta-training by the shipped config: its `archive`, and what that was made from, which a test may
-    hide but must bring back: `run` (the serialization directory), `encoder` and `data`.
+    A short meta-training by the shipped config: its `archive`, and what that was made from: `run` (the
+    serialization directory), `encoder` and `data`. All processes of pytest have the same one.
     """
+    root = made_once(tmp_path_factory, "run", lambda folder: train_tiny(folder, tiny_data, tiny_word_encoder))
+    run = root / "run"
+    return SimpleNamespace(
+        archive=run / "model.tar.gz", run=run, encoder=root / "encoder", data=root / "data"
+    )
+
+
+def train_tiny(root: Path, tiny_data: Path, tiny_word_encoder: str) -> None:
     from allennlp.commands.train import train_model
     from allennlp.common import Params
 
     import allennlp_metaner  # noqa: F401  # registers the components
 
-    root = tmp_path_factory.mktemp("tiny_run")
     data, encoder = root / "data", root / "encoder"
     shutil.copytree(tiny_data, data)
     shutil.copytree(tiny_word_encoder, encoder)
@@ -228,7 +248,6 @@ def tiny_run(
         patch.setenv("METANER_CACHE", str(root / "cache"))
         params = Params.from_file(str(ROOT / "training_configs/meta_en.jsonnet"), overrides)
         train_model(params, str(root / "run"))
-    return SimpleNamespace(archive=root / "run/model.tar.gz", run=root / "run", encoder=encoder, data=data)
 
 
 @pytest.fixture(scope="session")
@@ -244,10 +263,14 @@ def tiny_pseudo_labels(tiny_run: SimpleNamespace, tmp_path_factory: pytest.TempP
     """What `tiny_run` says of a text, unadapted, and weights of neighbours: a folder of pseudo labels."""
     from allennlp_metaner.commands.pseudo_label import pseudo_label
 
-    folder = tmp_path_factory.mktemp("pseudo_labels") / "labels"
     files = [str(tiny_run.data / "conll2003/eng.testb")]
-    pseudo_label([str(tiny_run.archive)], files, folder, adapt=False, with_neighbor_weights=True)
-    return folder
+
+    def make(folder: Path) -> None:
+        pseudo_label(
+            [str(tiny_run.archive)], files, folder / "labels", adapt=False, with_neighbor_weights=True
+        )
+
+    return made_once(tmp_path_factory, "pseudo_labels", make) / "labels"
 
 
 class MadeUpExperiment:
@@ -260,7 +283,6 @@ class MadeUpExperiment:
 
     def __init__(self, folder: Path) -> None:
         self.grid, self.runs = folder / "grid.jsonnet", folder / "runs"
-        self._cells: dict[str, list[Cell]] = {}
         for name in ("base", "full", "no_masking"):
             training = {"trainer": {"num_epochs": 2}, "data_loader": {"batches_per_epoch": 50}, "name": name}
             (folder / f"{name}.jsonnet").write_text(json.dumps(training), encoding="utf-8")
@@ -279,13 +301,9 @@ class MadeUpExperiment:
     def cells(self, system: Optional[str] = None, target: Optional[str] = None) -> "list[Cell]":
         from allennlp_metaner.experiments.grid import read_grid
 
-        # Evaluating a grid takes longer than most tests.
-        contents = "".join(path.read_text("utf-8") for path in sorted(self.grid.parent.glob("*.jsonnet")))
-        if contents not in self._cells:
-            self._cells[contents] = read_grid(self.grid, self.runs)
         return [
             cell
-            for cell in self._cells[contents]
+            for cell in read_grid(self.grid, self.runs)
             if system in (None, cell.system) and target in (None, cell.target)
         ]
 
@@ -323,5 +341,19 @@ class MadeUpExperiment:
 
 
 @pytest.fixture
-def made_up_experiment(tmp_path: Path) -> MadeUpExperiment:
+def made_up_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MadeUpExperiment:
+    from allennlp_metaner.experiments import grid
+
+    evaluate = grid._evaluate
+
+    def read(path: Path, environment: dict[str, str], where: str) -> dict[str, Any]:
+        """Its files are JSON, and Jsonnet, which sorts keys, takes longer to start than most tests."""
+        try:
+            text = path.read_text("utf-8")
+            found: dict[str, Any] = json.loads(text, object_pairs_hook=lambda pairs: dict(sorted(pairs)))
+            return found
+        except (OSError, ValueError):
+            return evaluate(path, environment, where)
+
+    monkeypatch.setattr(grid, "_evaluate", read)
     return MadeUpExperiment(tmp_path)

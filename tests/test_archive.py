@@ -3,8 +3,6 @@
 import json
 import shutil
 import tarfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +12,7 @@ from allennlp.evaluation import Evaluator
 from allennlp.models.archival import Archive
 from allennlp.predictors import Predictor
 
+from allennlp_metaner.archives import archive_model
 from tests.processes import RunningProcess, allennlp
 
 SPANISH_LAYOUT = {"num_columns": 3, "scheme": "BIO"}
@@ -24,14 +23,17 @@ LINES: list[dict[str, Any]] = [
 ]
 
 
-@contextmanager
-def hidden(path: Path) -> Iterator[None]:
-    away = path.with_name(path.name + ".hidden")
-    path.rename(away)
-    try:
-        yield
-    finally:
-        away.rename(path)
+def archive_alone(run: SimpleNamespace, path: Path) -> None:
+    """The archive of `run` as if made in another place, of which nothing is left."""
+    folder, gone = path.with_name("run"), path.with_name("gone")
+    shutil.copytree(run.run, folder, ignore=shutil.ignore_patterns("log", "model.tar.gz"))
+    config = (folder / "config.json").read_text("utf-8")
+    for part in (run.encoder, run.data):
+        assert str(part) in config
+        config = config.replace(str(part), str(gone / part.name))
+    (folder / "config.json").write_text(config, "utf-8")
+    archive_model(folder, archive_path=path, include_in_archive=["encoder", "pool"])
+    shutil.rmtree(folder)
 
 
 def test_contents(tiny_run: SimpleNamespace) -> None:
@@ -50,32 +52,29 @@ def test_predict_and_evaluate_with_nothing_but_the_archive(
     predictor = Predictor.from_archive(tiny_archive)
     expected = predictor.predict_batch_json(LINES)
     target = tiny_run.data / "conll2002/esp.testb"
-    shutil.copy(tiny_run.archive, tmp_path / "model.tar.gz")
+    archive_alone(tiny_run, tmp_path / "model.tar.gz")
     shutil.copy(target, tmp_path / "esp.testb")
     (tmp_path / "lines.jsonl").write_text("".join(json.dumps(line) + "\n" for line in LINES), "utf-8")
-    with ExitStack() as stack:
-        for path in (tiny_run.run, tiny_run.encoder, tiny_run.data):
-            stack.enter_context(hidden(path))
-        command = {"folder": tmp_path, "environment": {"METANER_CACHE": str(tmp_path / "vectors")}}
-        package = ("--include-package", "allennlp_metaner")
-        predict = running_process(
-            *(allennlp, "predict", "model.tar.gz", "lines.jsonl", "--output-file", "out.jsonl", "--silent"),
-            *package,
-            output=tmp_path / "predict.log",
-            **command,
-        )
-        overrides = json.dumps(
-            {f"validation_dataset_reader.base_reader.{key}": value for key, value in SPANISH_LAYOUT.items()}
-        )
-        evaluate = running_process(
-            *(allennlp, "evaluate", "model.tar.gz", "esp.testb", "-o", overrides),
-            *("--output-file", "metrics.json"),
-            *package,
-            output=tmp_path / "evaluate.log",
-            **command,
-        )
-        for process in (predict, evaluate):
-            assert process.finish() == 0, process.printed[-4000:]
+    command = {"folder": tmp_path, "environment": {"METANER_CACHE": str(tmp_path / "vectors")}}
+    package = ("--include-package", "allennlp_metaner")
+    predict = running_process(
+        *(allennlp, "predict", "model.tar.gz", "lines.jsonl", "--output-file", "out.jsonl", "--silent"),
+        *package,
+        output=tmp_path / "predict.log",
+        **command,
+    )
+    overrides = json.dumps(
+        {f"validation_dataset_reader.base_reader.{key}": value for key, value in SPANISH_LAYOUT.items()}
+    )
+    evaluate = running_process(
+        *(allennlp, "evaluate", "model.tar.gz", "esp.testb", "-o", overrides),
+        *("--output-file", "metrics.json"),
+        *package,
+        output=tmp_path / "evaluate.log",
+        **command,
+    )
+    for process in (predict, evaluate):
+        assert process.finish() == 0, process.printed[-4000:]
     predicted = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text("utf-8").splitlines()]
     assert [p["tags"] for p in predicted] == [e["tags"] for e in expected]
     for ours, theirs in zip(predicted, expected, strict=True):

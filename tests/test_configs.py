@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from _jsonnet import evaluate_snippet
 from allennlp.commands.train import TrainModel, train_model
 from allennlp.common import Params
 from allennlp.common.checks import ConfigurationError
@@ -46,6 +47,15 @@ NAMES = sorted(
     if not {"lib", "experiments"} & set(path.parts)
 )
 TRAINING = [name for name in NAMES if name not in OVERRIDES]
+STUDENTS = [
+    name
+    for name in TRAINING
+    if name.startswith(("unlabelled", "small/student", "small/voting", "recommended"))
+]
+# Those that start from a finished run.
+AFTER_A_RUN = [
+    name for name in TRAINING if name.startswith(("low_resource", "second_stage")) or name in STUDENTS
+]
 
 INDEXER = "dataset_reader.base_reader.token_indexers.tokens"
 MISC_TO_O = {"label_map.MISC": "O"}
@@ -323,15 +333,20 @@ def environment(
 
 
 @cache
-def evaluated(name: str, overrides: str, variables: str) -> dict[str, Any]:
+def evaluated(names: tuple[str, ...], variables: str) -> dict[str, Any]:
     """Once for all tests with the same environment `variables`: it takes longer than most of them."""
-    return Params.from_file(str(CONFIGS / f"{name}.jsonnet"), overrides).as_dict(quiet=True)
+    imports = ", ".join(f"'{name}': import '{CONFIGS}/{name}.jsonnet'" for name in names)
+    found: dict[str, Any] = json.loads(
+        evaluate_snippet("", f"{{ {imports} }}", ext_vars=json.loads(variables))
+    )
+    return found
 
 
-def config(name: str, **overrides: Any) -> dict[str, Any]:
+def config(name: str, *others: str) -> dict[str, Any]:
+    """All of `others` are evaluated with it, which takes less time than one by one."""
     variables = {key: value for key, value in os.environ.items() if key.startswith("METANER_")}
-    given = json.dumps(overrides) if overrides else ""
-    return copy.deepcopy(evaluated(name, given, json.dumps(variables, sort_keys=True)))
+    names = others if name in others else (name,)
+    return copy.deepcopy(evaluated(names, json.dumps(variables, sort_keys=True))[name])
 
 
 def build(settings: dict[str, Any], directory: Path) -> TrainModel:
@@ -358,7 +373,7 @@ def test_differences_cover_all_configs() -> None:
 @pytest.mark.parametrize("name", DIFFERENCES)
 def test_differs_in_nothing_else(name: str, tiny_data: Path, tiny_word_encoder: str) -> None:
     base, changes = DIFFERENCES[name]
-    ours, theirs = dict(flat(config(name))), dict(flat(config(base)))
+    ours, theirs = dict(flat(config(name, *TRAINING))), dict(flat(config(base, *TRAINING)))
     different = {
         key: ours.get(key, MISSING)
         for key in {**theirs, **ours}
@@ -366,7 +381,7 @@ def test_differs_in_nothing_else(name: str, tiny_data: Path, tiny_word_encoder: 
     }
     for key in [key for key, value in changes.items() if isinstance(value, dict)]:
         different = {k: value for k, value in different.items() if not k.startswith(f"{key}.")}
-        different[key] = config(name)[key]
+        different[key] = config(name, *TRAINING)[key]
     expected = json.loads(
         json.dumps(changes)
         .replace("{data}", str(tiny_data))
@@ -403,7 +418,7 @@ def test_inner_steps(lr: float, tmp_path: Path) -> None:
 
 
 def test_the_papers_numbers() -> None:
-    found = dict(flat(config("meta_en")))
+    found = dict(flat(config("meta_en", *TRAINING)))
     numbers = {
         "dataset_reader.retriever.num_neighbors": 2,
         "validation_dataset_reader.retriever.num_neighbors": 2,
@@ -427,14 +442,16 @@ def test_the_papers_numbers() -> None:
 
 @pytest.mark.parametrize("name", TRAINING)
 def test_is_built(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    student = name.startswith(("unlabelled", "small/student", "small/voting", "recommended"))
-    if name.startswith(("low_resource", "second_stage")) or student:
+    student = name in STUDENTS
+    if name in AFTER_A_RUN:
         start = request.getfixturevalue("tiny_run").run
         request.getfixturevalue("monkeypatch").setenv("METANER_START", str(start))
-    if student:
         pseudo_labels = request.getfixturevalue("tiny_pseudo_labels")
         request.getfixturevalue("monkeypatch").setenv("METANER_PSEUDO_LABELS", str(pseudo_labels))
-    ours = config(name)
+    ours = config(name, *(AFTER_A_RUN if name in AFTER_A_RUN else TRAINING))
+    # Of batches of 32, the largest part of the time.
+    loader = ours["data_loader"]
+    loader.get("batch_sampler", loader)["batch_size"] = 4
     built = build(ours, tmp_path / "run")
     # Which several processes (`distributed`) may share; tests/training/test_distributed.py has runs of them.
     assert isinstance(built.trainer, ReproducibleTrainer)
@@ -463,7 +480,7 @@ def test_is_built(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> 
 
 
 def train_instances(name: str) -> list[Instance]:
-    ours = config(name)
+    ours = config(name, *TRAINING)
     reader = DatasetReader.from_params(Params(ours["dataset_reader"]))
     instances = list(reader.read(ours["train_data_path"]))
     for instance in instances:
@@ -499,7 +516,7 @@ def test_masks(name: str, query: bool, support: bool) -> None:
 def loss_of(name: str, directory: Path) -> tuple[float, float]:
     """The loss of a fixed batch by a model with fixed weights, and what the max loss adds to its mean."""
     # The same batch for all: that of the configuration without masks.
-    ours = {**config("ablations/no_masking"), "model": config(name)["model"]}
+    ours = {**config("ablations/no_masking", *TRAINING), "model": config(name, *TRAINING)["model"]}
     ours["data_loader"]["shuffle"] = False
     torch.manual_seed(1)
     model: Model = build(ours, directory / name.replace("/", "_")).model.eval()
@@ -540,7 +557,7 @@ def test_random_support() -> None:
 def test_no_misc(name: str, tmp_path: Path) -> None:
     labels = {}
     for config_name in (name, "meta_en"):
-        built = build(config(config_name), tmp_path / config_name.replace("/", "_"))
+        built = build(config(config_name, *TRAINING), tmp_path / config_name.replace("/", "_"))
         vocab = built.model.vocab.get_token_to_index_vocabulary("labels")
         pool = built.trainer._validation_data_loader.reader.pool
         labels[config_name] = {*vocab, *(tag for tags in pool.tags for tag in tags)}

@@ -38,13 +38,10 @@ while any(thread.name == "asleep" for thread in threading.enumerate()):
     time.sleep(0.01)
 # A thread of Python is gone a little before what OpenMP keeps for it.
 time.sleep(0.5)
-print(before, asleep, used())
-"""
-WATCH = """
-import runpy, sys, threading
-import torch
-runpy.run_path(sys.argv[1])["watch_for_contention"]()
-print(threading.active_count())
+afterwards = used()
+threads = threading.active_count()
+module["watch_for_contention"]()
+print(before, asleep, afterwards, threading.active_count() - threads)
 """
 
 
@@ -59,20 +56,40 @@ def printed(program: str, **environment: str) -> list[float]:
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core: OpenMP has one thread")
 def test_waiting_threads_sleep_until_they_may_spin_again() -> None:
-    before, asleep, afterwards = printed(PROGRAM, OMP_NUM_THREADS="2")
+    before, asleep, afterwards, watching = printed(PROGRAM, OMP_NUM_THREADS="2")
     assert before > 0.05
     assert asleep < before / 3
     assert afterwards > before / 2
+    assert watching == 1
 
 
 @pytest.mark.parametrize(
-    ("setting", "threads"),
-    [({"OMP_NUM_THREADS": "2"}, 2), ({"OMP_NUM_THREADS": "1"}, 1), ({"OMP_WAIT_POLICY": "ACTIVE"}, 1)],
+    ("threads", "setting", "is_watched"),
+    [
+        (2, {}, True),
+        (1, {}, False),
+        (2, {"OMP_WAIT_POLICY": "ACTIVE"}, False),
+        (2, {"GOMP_SPINCOUNT": "0"}, False),
+        (2, {"KMP_BLOCKTIME": "0"}, False),
+    ],
 )
 def test_nothing_is_watched_where_it_makes_no_difference_or_is_not_wanted(
-    setting: dict[str, str], threads: int
+    threads: int, setting: dict[str, str], is_watched: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert printed(WATCH, **setting) == [threads]
+    for name in idle_threads._SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in setting.items():
+        monkeypatch.setenv(name, value)
+    started = threading.Event()
+    monkeypatch.setattr(idle_threads, "_is_watched", False)
+    monkeypatch.setattr(idle_threads, "_watch", started.set)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        idle_threads.watch_for_contention()
+    finally:
+        torch.set_num_threads(before)
+    assert started.wait(30 if is_watched else 0.1) == is_watched
 
 
 def test_time_of_all_threads() -> None:

@@ -70,7 +70,7 @@ class _Grid:
     def __init__(self, path: Path, directory: Path) -> None:
         self._path = path
         self._directory = directory
-        grid = _evaluate(path, {}, {}, "the grid")
+        grid = _evaluate(path, {}, "the grid")
         self._check(grid, "", _GRID, required={"seeds", "systems", "targets"})
         self._seeds = self._checked_seeds(grid["seeds"], "seeds")
         self._environment = self._checked_environment(grid, "")
@@ -146,15 +146,18 @@ class _Grid:
     def _config(
         self, source: str, overrides: dict[str, Any], environment: dict[str, str], where: str
     ) -> dict[str, Any]:
-        # Systems that share a training differ in how it is evaluated alone.
-        key = json.dumps([source, overrides, environment], sort_keys=True)
+        # Many systems differ in overrides alone, and Jsonnet takes long to start.
+        key = json.dumps([source, environment], sort_keys=True)
         if key not in self._configs:
-            self._configs[key] = _evaluate(Path(source), overrides, environment, where)
-        return self._configs[key]
+            self._configs[key] = _evaluate(Path(source), environment, where)
+        try:
+            return with_overrides(self._configs[key], overrides)
+        except ValueError as error:
+            raise _cannot_be_evaluated(Path(source), where, error) from error
 
     def _finished(self, run: str, seed: int, where: str) -> Training:
         folder = Path(run.replace("{seed}", str(seed))).resolve()
-        config = _evaluate(folder / CONFIG_NAME, {}, {}, f"{self._path}: {where}")
+        config = _evaluate(folder / CONFIG_NAME, {}, f"{self._path}: {where}")
         # The folder's name is that of a job, which should say where it is from.
         source = f"{folder.parent.name}.run"
         return Training(
@@ -211,17 +214,17 @@ class _Grid:
         )
 
 
-def _evaluate(
-    path: Path, overrides: dict[str, Any], environment: dict[str, str], where: str
-) -> dict[str, Any]:
+def _evaluate(path: Path, environment: dict[str, str], where: str) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigurationError(f"{where}: there is no file {path}")
     try:
         params = Params.from_file(str(path), ext_vars=environment)
         if isinstance(params.params, dict):
-            config: dict[str, Any] = params.as_dict(quiet=True)
-            # `from_file` would evaluate these as Jsonnet too, which takes long to start.
-            return with_overrides(config, overrides) if overrides else config
+            return params.as_dict(quiet=True)
     except (RuntimeError, ValueError) as error:
-        raise ConfigurationError(f"{where}: {path} cannot be evaluated: {error}") from error
+        raise _cannot_be_evaluated(path, where, error) from error
     raise ConfigurationError(f"{where}: {path} must be an object")
+
+
+def _cannot_be_evaluated(path: Path, where: str, error: Exception) -> ConfigurationError:
+    return ConfigurationError(f"{where}: {path} cannot be evaluated: {error}")

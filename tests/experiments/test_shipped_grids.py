@@ -17,8 +17,8 @@ EVALUATE = grid._evaluate
 
 
 @cache
-def _evaluated(path: Path, more: str, variables: str) -> dict[str, Any]:
-    return EVALUATE(path, *json.loads(more), "here")
+def _evaluated(path: Path, environment: str, variables: str) -> dict[str, Any]:
+    return EVALUATE(path, json.loads(environment), "here")
 
 
 @pytest.fixture(autouse=True)
@@ -27,9 +27,9 @@ def fewer_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
     Evaluating the configs for every seed takes long, and shows nothing new; many grids have the same ones.
     """
 
-    def evaluate(path: Path, overrides: Any, environment: Any, where: str) -> dict[str, Any]:
+    def evaluate(path: Path, environment: dict[str, str], where: str) -> dict[str, Any]:
         variables = json.dumps({name: os.environ[name] for name in os.environ if name.startswith("METANER_")})
-        return deepcopy(_evaluated(path, json.dumps([overrides, environment]), variables))
+        return deepcopy(_evaluated(path, json.dumps(environment), variables))
 
     monkeypatch.setattr(grid, "_evaluate", evaluate)
     checked = grid._Grid._checked_seeds

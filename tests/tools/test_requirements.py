@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterable
+from functools import cache
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
@@ -18,6 +19,7 @@ UNRESOLVED = {"allennlp", "allennlp-models"}
 """Installed without their own requirements, which no longer install."""
 
 
+@cache
 def read(name: str) -> dict[str, list[Requirement]]:
     lines = (ROOT / "requirements" / name).read_text(encoding="utf-8").splitlines()
     return group(line for line in lines if line and not line.startswith("#"))

@@ -1,9 +1,11 @@
 """Runs of the shipped configs through AllenNLP's own `train_model`, on tiny data, whole or killed."""
 
 import json
+import os
 import random
 import shutil
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, Optional
 
@@ -11,6 +13,7 @@ import pytest
 import torch
 from allennlp.commands import train
 from allennlp.common import Params
+from allennlp.common.params import with_overrides
 from allennlp.training import GradientDescentTrainer, TrainerCallback
 
 import allennlp_metaner
@@ -39,13 +42,20 @@ class Interrupt(TrainerCallback):
             raise InterruptedRunError
 
 
+@cache
+def evaluated(config: str, variables: str) -> dict[str, Any]:
+    """Once for all tests with the same environment `variables`."""
+    return Params.from_file(str(CONFIGS / config)).as_dict(quiet=True)
+
+
 def maker(config: str, defaults: dict[str, Any]) -> ParamsMaker:
     def make(**overrides: Any) -> Params:
         # Dots cannot stand in a keyword.
         given = {key.replace("__", "."): value for key, value in overrides.items()}
         shadowed = {key for key in defaults for other in given if key.startswith(f"{other}.")}
         kept = {key: value for key, value in defaults.items() if key not in shadowed}
-        return Params.from_file(str(CONFIGS / config), json.dumps({**kept, **given}))
+        variables = sorted(item for item in os.environ.items() if item[0].startswith("METANER_"))
+        return Params(with_overrides(evaluated(config, json.dumps(variables)), {**kept, **given}))
 
     return make
 
