@@ -3,17 +3,14 @@
 import copy
 import json
 import math
-import os
 import re
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from _jsonnet import evaluate_snippet
 from allennlp.commands.train import TrainModel, train_model
 from allennlp.common import Params
 from allennlp.common.checks import ConfigurationError
@@ -29,8 +26,8 @@ from allennlp_metaner.meta.inner_optimizers import inner_optimizer
 from allennlp_metaner.meta.test_time_adaptation import adapts
 from allennlp_metaner.training.reproducible_trainer import ReproducibleTrainer
 from allennlp_metaner.training.sharded_data_loader import ShardedDataLoader
+from tests.configs import CONFIGS, config
 
-CONFIGS = Path(__file__).parents[1] / "training_configs"
 # Overrides for an archive, and the file of METANER_DATA that each is for.
 OVERRIDES = {
     "targets/es": "conll2002/esp.testb",
@@ -332,23 +329,6 @@ def environment(
     monkeypatch.setenv("METANER_CACHE", str(vectors))
 
 
-@cache
-def evaluated(names: tuple[str, ...], variables: str) -> dict[str, Any]:
-    """Once for all tests with the same environment `variables`: it takes longer than most of them."""
-    imports = ", ".join(f"'{name}': import '{CONFIGS}/{name}.jsonnet'" for name in names)
-    found: dict[str, Any] = json.loads(
-        evaluate_snippet("", f"{{ {imports} }}", ext_vars=json.loads(variables))
-    )
-    return found
-
-
-def config(name: str, *others: str) -> dict[str, Any]:
-    """All of `others` are evaluated with it, which takes less time than one by one."""
-    variables = {key: value for key, value in os.environ.items() if key.startswith("METANER_")}
-    names = others if name in others else (name,)
-    return copy.deepcopy(evaluated(names, json.dumps(variables, sort_keys=True))[name])
-
-
 def build(settings: dict[str, Any], directory: Path) -> TrainModel:
     """Everything that `allennlp train` builds before the first update."""
     params = Params(copy.deepcopy({key: value for key, value in settings.items() if "seed" not in key}))
@@ -373,7 +353,7 @@ def test_differences_cover_all_configs() -> None:
 @pytest.mark.parametrize("name", DIFFERENCES)
 def test_differs_in_nothing_else(name: str, tiny_data: Path, tiny_word_encoder: str) -> None:
     base, changes = DIFFERENCES[name]
-    ours, theirs = dict(flat(config(name, *TRAINING))), dict(flat(config(base, *TRAINING)))
+    ours, theirs = dict(flat(config(name, TRAINING))), dict(flat(config(base, TRAINING)))
     different = {
         key: ours.get(key, MISSING)
         for key in {**theirs, **ours}
@@ -381,7 +361,7 @@ def test_differs_in_nothing_else(name: str, tiny_data: Path, tiny_word_encoder: 
     }
     for key in [key for key, value in changes.items() if isinstance(value, dict)]:
         different = {k: value for k, value in different.items() if not k.startswith(f"{key}.")}
-        different[key] = config(name, *TRAINING)[key]
+        different[key] = config(name, TRAINING)[key]
     expected = json.loads(
         json.dumps(changes)
         .replace("{data}", str(tiny_data))
@@ -418,7 +398,7 @@ def test_inner_steps(lr: float, tmp_path: Path) -> None:
 
 
 def test_the_papers_numbers() -> None:
-    found = dict(flat(config("meta_en", *TRAINING)))
+    found = dict(flat(config("meta_en", TRAINING)))
     numbers = {
         "dataset_reader.retriever.num_neighbors": 2,
         "validation_dataset_reader.retriever.num_neighbors": 2,
@@ -448,7 +428,7 @@ def test_is_built(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> 
         request.getfixturevalue("monkeypatch").setenv("METANER_START", str(start))
         pseudo_labels = request.getfixturevalue("tiny_pseudo_labels")
         request.getfixturevalue("monkeypatch").setenv("METANER_PSEUDO_LABELS", str(pseudo_labels))
-    ours = config(name, *(AFTER_A_RUN if name in AFTER_A_RUN else TRAINING))
+    ours = config(name, AFTER_A_RUN if name in AFTER_A_RUN else TRAINING)
     # Of batches of 32, the largest part of the time.
     loader = ours["data_loader"]
     loader.get("batch_sampler", loader)["batch_size"] = 4
@@ -480,7 +460,7 @@ def test_is_built(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> 
 
 
 def train_instances(name: str) -> list[Instance]:
-    ours = config(name, *TRAINING)
+    ours = config(name, TRAINING)
     reader = DatasetReader.from_params(Params(ours["dataset_reader"]))
     instances = list(reader.read(ours["train_data_path"]))
     for instance in instances:
@@ -516,7 +496,7 @@ def test_masks(name: str, query: bool, support: bool) -> None:
 def loss_of(name: str, directory: Path) -> tuple[float, float]:
     """The loss of a fixed batch by a model with fixed weights, and what the max loss adds to its mean."""
     # The same batch for all: that of the configuration without masks.
-    ours = {**config("ablations/no_masking", *TRAINING), "model": config(name, *TRAINING)["model"]}
+    ours = {**config("ablations/no_masking", TRAINING), "model": config(name, TRAINING)["model"]}
     ours["data_loader"]["shuffle"] = False
     torch.manual_seed(1)
     model: Model = build(ours, directory / name.replace("/", "_")).model.eval()
@@ -557,7 +537,7 @@ def test_random_support() -> None:
 def test_no_misc(name: str, tmp_path: Path) -> None:
     labels = {}
     for config_name in (name, "meta_en"):
-        built = build(config(config_name, *TRAINING), tmp_path / config_name.replace("/", "_"))
+        built = build(config(config_name, TRAINING), tmp_path / config_name.replace("/", "_"))
         vocab = built.model.vocab.get_token_to_index_vocabulary("labels")
         pool = built.trainer._validation_data_loader.reader.pool
         labels[config_name] = {*vocab, *(tag for tags in pool.tags for tag in tags)}
@@ -658,30 +638,26 @@ def test_sizes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         config("meta_en")
 
 
-@pytest.mark.parametrize(
-    ("name", "epochs", "updates", "changed"),
-    [
-        ("meta_en", 10, 300, (2, 10)),
-        ("small/meta_en", 6, 60, (2, 10)),
-        ("second_stage/meta_en", 10, 300, (2, 10)),
-        ("base_en", 7, None, (1, None)),
-        ("small/base_en", 3, None, (1, None)),
-        ("low_resource/percent_5", 10, None, (10, None)),
-        ("unlabelled/student", 1, None, (1, None)),
-    ],
-)
-def test_length_of_training(
-    name: str,
-    epochs: int,
-    updates: int | None,
-    changed: tuple[int, int | None],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+# Epochs and updates of each, and those that the environment changes them to.
+LENGTHS = {
+    "meta_en": [(10, 300), (2, 10)],
+    "small/meta_en": [(6, 60), (2, 10)],
+    "second_stage/meta_en": [(10, 300), (2, 10)],
+    "base_en": [(7, None), (1, None)],
+    "small/base_en": [(3, None), (1, None)],
+    "low_resource/percent_5": [(10, None), (10, None)],
+    "unlabelled/student": [(1, None), (1, None)],
+}
+
+
+@pytest.mark.parametrize("name", LENGTHS)
+def test_length_of_training(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def lengths() -> tuple[int, int | None]:
-        found = config(name)
+        found = config(name, list(LENGTHS))
         return found["trainer"]["num_epochs"], found["data_loader"].get("batches_per_epoch")
 
-    assert lengths() == (epochs, updates)
+    shipped, changed = LENGTHS[name]
+    assert lengths() == shipped
     for variable, value in {"UPDATES": "20", "UPDATES_PER_VALIDATION": "10", "EPOCHS": "1"}.items():
         monkeypatch.setenv(f"METANER_{variable}", value)
     assert lengths() == changed

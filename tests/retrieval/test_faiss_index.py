@@ -16,6 +16,7 @@ from allennlp.common.checks import ConfigurationError
 from allennlp_metaner.retrieval import faiss_index
 from allennlp_metaner.retrieval.faiss_index import FaissIndex
 from allennlp_metaner.retrieval.similarity_index import ExactIndex, SimilarityIndex
+from tests.processes import RunningProcess
 
 FACTORIES = [
     (None, None),
@@ -165,12 +166,11 @@ def test_nothing_is_kept_where_nothing_can_be_written(tmp_path: Path) -> None:
     assert recall(found, ExactIndex().search(pool, queries, 2)[0]) > 0.9
 
 
-@pytest.mark.parametrize("first, second", [("torch", "faiss"), ("faiss", "torch")])
-def test_both_openmps_in_one_process(tmp_path: Path, first: str, second: str) -> None:
+def test_both_openmps_in_one_process(tmp_path: Path, running_process: type[RunningProcess]) -> None:
     """Imported in either order, with two threads, and in a forked worker."""
     # The modules of the package, without all the others that the package itself would import.
     program = f"""
-import {first}, {second}, os, sys, types
+import faiss, torch, os, sys, tempfile, types
 import numpy as np, torch
 sys.modules["allennlp_metaner"] = types.ModuleType("allennlp_metaner")
 sys.modules["allennlp_metaner"].__path__ = [{str(Path(__file__).parents[2] / "allennlp_metaner")!r}]
@@ -179,7 +179,7 @@ from allennlp_metaner.retrieval.faiss_index import FaissIndex
 from allennlp_metaner.retrieval.similarity_index import ExactIndex
 pool = np.random.default_rng(0).standard_normal((3000, 16)).astype(np.float32)
 pool /= np.linalg.norm(pool, axis=1, keepdims=True)
-index = FaissIndex("IVF16,Flat", "nprobe=16", cache_directory={str(tmp_path)!r})
+index = FaissIndex("IVF16,Flat", "nprobe=16", cache_directory=tempfile.mkdtemp(dir={str(tmp_path)!r}))
 exact = ExactIndex().search(pool, pool[:500], 2)[0]
 assert (index.search(pool, pool[:500], 2)[0] == exact).all()
 child = os.fork()
@@ -188,6 +188,9 @@ if child == 0:
     os._exit(0 if (index.search(pool, pool[:500], 2)[0] == exact).all() else 1)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
+    # Here, PyTorch was imported before.
+    process = running_process(exec, program, {}, folder=tmp_path, output=tmp_path / "printed")
+    assert process.finish(300) == 0, process.printed
     subprocess.run([sys.executable, "-c", program], check=True, timeout=300)
 
 
