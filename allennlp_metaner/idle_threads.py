@@ -52,6 +52,17 @@ def watch_for_contention() -> None:
     threading.Thread(target=_watch, name="contention", daemon=True).start()
 
 
+def _after_fork_in_child() -> None:
+    """A forked process has none of its parent's threads, so nobody watches."""
+    global _is_watched, _lock
+    _is_watched, _lock = False, threading.Lock()
+
+
+# Windows cannot fork.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
 def core_time() -> Optional[CoreTime]:
     """Of all threads that there are; `None` where the system does not count it."""
     run = waited = 0

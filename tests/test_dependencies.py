@@ -43,7 +43,7 @@ ALLOWED = {
     "analysis": {"data", "page_style"},
     "exporting": FOUNDATION | {"meta", "models", "retrieval", "tagging", "analysis"},
     # Knows models, readers and trainers by their registered names and AllenNLP's own functions alone.
-    "experiments": {"analysis", "archives", "atomic"},
+    "experiments": {"analysis", "archives", "atomic", "idle_threads"},
     "commands": FOUNDATION
     | {"meta", "models", "retrieval", "tasks", "predictors", "tagging", "analysis", "experiments"}
     | {"configs", "exporting", "serving", "unlabelled"},

@@ -17,7 +17,7 @@ from allennlp.predictors import Predictor
 from allennlp.training import gradient_descent_trainer
 from allennlp.training import trainer as allennlp_trainer
 
-from allennlp_metaner.evaluation import adapting_evaluator
+from allennlp_metaner.evaluation import processes
 from allennlp_metaner.evaluation.adapting_evaluator import AdaptingEvaluator
 from allennlp_metaner.nn import randomness
 from tests.devices import DEVICE, Devices, back
@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[1]
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Random numbers come as they do there, and AllenNLP does not ask for a driver."""
     monkeypatch.setattr(randomness, "hashes", lambda device: True)
-    for module in (allennlp_trainer, adapting_evaluator):
+    for module in (allennlp_trainer, processes):
         monkeypatch.setattr(module, "check_for_gpu", lambda device: None)
 
 

@@ -146,3 +146,14 @@ def test_sleepers_come_with_contention_and_go_with_it(monkeypatch: pytest.Monkey
     watch.join(30)
     assert not watch.is_alive()
     assert asleep[0] == 0 and max(asleep) >= 1 and asleep[-1] == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+def test_nobody_watches_in_a_forked_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until it asks for that itself: it has none of its parent's threads."""
+    monkeypatch.setattr(idle_threads, "_is_watched", True)
+    child = os.fork()
+    if not child:
+        os._exit(int(idle_threads._is_watched))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert idle_threads._is_watched

@@ -10,7 +10,7 @@ from tests.configs import CONFIGS, config
 TRAININGS = sorted(
     path.relative_to(CONFIGS).with_suffix("").as_posix()
     for path in CONFIGS.rglob("*.jsonnet")
-    if not {"lib", "experiments", "targets"} & set(path.parts)
+    if not {"lib", "experiments"} & set(path.parts) and "override.libsonnet" not in path.read_text("utf-8")
 )
 
 
@@ -39,6 +39,13 @@ def test_one_device(monkeypatch: pytest.MonkeyPatch) -> None:
     found = config("meta_en")
     assert found["trainer"].pop("cuda_device") == 1
     assert found == alone
+
+
+@pytest.mark.parametrize("devices", ["gpu", "0,", "0;1"])
+def test_no_devices(devices: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("METANER_DEVICES", devices)
+    with pytest.raises(RuntimeError, match=f"METANER_DEVICES={devices} must be numbers like 0,1"):
+        evaluated("base_en.jsonnet")
 
 
 def test_a_batch_that_cannot_be_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:

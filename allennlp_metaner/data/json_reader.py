@@ -195,7 +195,7 @@ def _is_json(line: str) -> bool:
 
 
 def _first(fields: Fields, names: Sequence[str]) -> Any:
-    return next((fields[name] for name in names if name in fields), None)
+    return next((fields[name] for name in names if fields.get(name) is not None), None)
 
 
 def _text_and_spans(fields: Any) -> tuple[str, Optional[list[Any]]]:

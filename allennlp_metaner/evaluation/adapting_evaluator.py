@@ -7,7 +7,7 @@ from typing import Any, Optional, Union
 
 import torch
 from allennlp.common import Tqdm
-from allennlp.common.checks import ConfigurationError, check_for_gpu
+from allennlp.common.checks import ConfigurationError
 from allennlp.data import DataLoader
 from allennlp.evaluation import Evaluator, Serializer, SimpleEvaluator
 from allennlp.models import Model
@@ -102,12 +102,12 @@ class AdaptingEvaluator(SimpleEvaluator):
         for path in (metrics_output_file, predictions_output_file):
             if path is not None:
                 check_writable(Path(path))
-        check_for_gpu(self.cuda_device)
         with started_by_torchrun() as processes:
-            data_loader.set_target_device(processes.place(model, self.cuda_device))
+            device = processes.place(model, self.cuda_device)
+            data_loader.set_target_device(device)
             path = Path(predictions_output_file) if predictions_output_file is not None else None
             with processes.writer(path) as write:
-                loss = self._evaluate(model, data_loader, batch_weight_key or None, write, processes)
+                loss = self._evaluate(model, data_loader, batch_weight_key or None, write, processes, device)
             metrics: dict[str, Any] = model.get_metrics(reset=True)
         if loss is not None:
             metrics["loss"] = loss
@@ -126,6 +126,7 @@ class AdaptingEvaluator(SimpleEvaluator):
         weight_key: Optional[str],
         write: Optional[Callable[[str], Any]],
         processes: EvaluationProcesses,
+        device: torch.device,
     ) -> Optional[float]:
         """Label this process's sentences, which the model counts. Returns the mean loss of all, if any."""
         adapt = adapts(model, self._adapt)
@@ -134,7 +135,6 @@ class AdaptingEvaluator(SimpleEvaluator):
         model.eval()
         # An evaluation that broke off would count.
         model.get_metrics(reset=True)
-        device = next(model.parameters()).device
         bar = Tqdm.tqdm(processes.share(data_loader))
         for batch in bar:
             batch = move_to_device(batch, device)

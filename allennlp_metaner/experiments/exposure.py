@@ -31,7 +31,10 @@ def sentences_per_epoch(config: dict[str, Any]) -> Optional[int]:
     loader, reader = config.get("data_loader", {}), config.get("dataset_reader", {})
     batch_size = loader.get("batch_size") or loader.get("batch_sampler", {}).get("batch_size")
     batches = loader.get("batches_per_epoch")
-    instances = batches * batch_size if batches and batch_size else _num_instances(config)
+    if batches and batch_size:
+        instances: Optional[int] = batches * batch_size * _num_processes(config.get("distributed") or {})
+    else:
+        instances = _num_instances(config)
     if instances is None:
         return None
     tasks = reader.get("type") == "pseudo_tasks" and config["trainer"].get("type") == "meta"
@@ -65,6 +68,11 @@ def sentences_shown(training: Training, epochs: Optional[int] = None) -> Optiona
 def equal_data(first: Optional[int], second: Optional[int]) -> bool:
     """Whether two numbers of sentences are known, and the same but for incomplete batches."""
     return first is not None and second is not None and abs(first - second) <= _TOLERANCE * max(first, second)
+
+
+def _num_processes(distributed: dict[str, Any]) -> int:
+    """Each has batches of its own."""
+    return len(distributed.get("cuda_devices", [None])) * distributed.get("num_nodes", 1)
 
 
 def _num_instances(config: dict[str, Any]) -> Optional[int]:

@@ -32,6 +32,7 @@ from allennlp_metaner.experiments.records import (
     write_record,
 )
 from allennlp_metaner.experiments.resuming import train_or_resume
+from allennlp_metaner.idle_threads import watch_for_contention
 
 _Record = Optional[dict[str, Any]]
 
@@ -203,6 +204,7 @@ def _work(
     folder = directory / job.folder
     # One thread is what a forked process is left with, in case its parent has computed. This one's has not.
     torch.set_num_threads(num_threads)
+    watch_for_contention()
     with _claim(folder, before) as claimed:
         if not claimed:
             return

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, TypedDict, Union
 
@@ -28,10 +27,11 @@ SETTINGS_KEY = "metaner"
 """The key of config.json with the [`ExportSettings`](#exportsettings)."""
 
 ONNX_FILE = "model.onnx"
-SUBWORDS_AT_ONCE = 256
+SUBWORDS_AT_ONCE = {"cpu": 512, "core": 256, "gpu": 8192}
 """
-At most so many subwords go through the model together, padding included, unless one window has more. A core
-is busy with that many, and more would only be padded more; a GPU takes 32 times as many.
+At most so many subwords go through the model together, padding included, unless one window has more. The
+cores of a CPU, and a core with a batch of its own ("onnxruntime"), are busy with that many, and more would
+only be padded more.
 """
 
 Inputs = tuple[torch.Tensor, torch.Tensor]
@@ -68,7 +68,8 @@ class ExportedTagger:
     folder : `str`
         That `allennlp metaner-export` wrote.
     runtime : `str`, optional (default = `"transformers"`)
-        "transformers", or "onnxruntime" for a folder that was exported with `--onnx`.
+        "transformers", or "onnxruntime" for a folder that was exported with `--onnx`. The latter holds the
+        model twice where PyTorch has several threads: for a few sentences, and for many.
     cuda_device : `int`, optional (default = `-1`)
         The GPU to use; -1 means the CPU, where "onnxruntime" always runs.
 
@@ -93,11 +94,12 @@ class ExportedTagger:
         self._decoder = Decoder(labels, self._settings["constrain_decoding"], self._settings["ignored_types"])
         self._pad_id: int = config["pad_token_id"]
         self._indexer = WordTransformerIndexer(str(path))
-        self._subwords_at_once = SUBWORDS_AT_ONCE * (1 if cuda_device < 0 else 32)
         if runtime == "onnxruntime":
             self._run = _onnx_model(path, cuda_device)
+            self._subwords_at_once = SUBWORDS_AT_ONCE["core"]
         else:
             self._run = _transformers_model(path, cuda_device)
+            self._subwords_at_once = SUBWORDS_AT_ONCE["cpu" if cuda_device < 0 else "gpu"]
 
     @exclusive()
     def tag(self, sentences: Sequence[Sequence[str]]) -> list[Tagged]:
@@ -207,7 +209,6 @@ def _onnx_model(folder: Path, cuda_device: int) -> Run:
             "runtime='onnxruntime' needs the package onnxruntime: install allennlp-metaner[onnx]"
         ) from error
 
-    @cache
     def session(num_threads: int) -> Any:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = num_threads
@@ -215,17 +216,20 @@ def _onnx_model(folder: Path, cuda_device: int) -> Run:
             str(folder / ONNX_FILE), options, providers=["CPUExecutionProvider"]
         )
 
+    # A batch a core is faster than all cores at one batch, and takes no threads that wait for each other.
+    num_threads = torch.get_num_threads()
+    of_a_core = session(1)
+    of_all_cores = session(num_threads) if num_threads > 1 else of_a_core
+
     def run(batches: Sequence[Inputs]) -> list[torch.Tensor]:
-        # A batch a core is faster than all cores at one batch, and takes no threads that wait for each other.
-        num_threads = torch.get_num_threads()
-        at_once = num_threads if len(batches) >= num_threads else 1
-        model = session(num_threads // at_once)
+        is_enough = len(batches) >= num_threads
+        model = of_a_core if is_enough else of_all_cores
 
         def logits(inputs: Inputs) -> torch.Tensor:
             ids, mask = (tensor.numpy() for tensor in inputs)
             return torch.from_numpy(model.run(["logits"], {"input_ids": ids, "attention_mask": mask})[0])
 
-        with ThreadPoolExecutor(at_once) as workers:
+        with ThreadPoolExecutor(num_threads if is_enough else 1) as workers:
             return list(workers.map(logits, batches))
 
     return run

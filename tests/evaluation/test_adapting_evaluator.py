@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +20,7 @@ from allennlp.models.archival import Archive
 from allennlp.predictors import Predictor
 
 from allennlp_metaner.data.column_reader import ColumnReader
+from allennlp_metaner.evaluation.processes import EvaluationProcesses
 from allennlp_metaner.nn.span_f1 import SpanF1
 
 
@@ -207,43 +207,62 @@ def test_adaptation_that_overflows(tiny_run: SimpleNamespace, tiny_archive: Arch
         plain.predict_json({"sentence": "Anna Smith visited Paris."})
 
 
-def evaluated(rank: int, archive: Path, data: Path, folder: Path, size: int, batch_size: int) -> None:
+def evaluated(rank: int, archive: Path, data: str, folder: Path, size: int, batch_size: int) -> None:
     """As `torchrun` starts a process."""
     if size > 1:
-        os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), MASTER_ADDR="localhost")
+        os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size))
+        os.environ.update(TORCHELASTIC_RUN_ID="none", TORCHELASTIC_USE_AGENT_STORE="True")
     metrics = evaluate_from_archive(
         archive,
-        str(data),
-        metrics_output_file=str(folder / "metrics.json"),
-        predictions_output_file=str(folder / "predictions.jsonl"),
+        data,
         batch_size=batch_size,
+        metrics_output_file=f"{folder}/a.json,{folder}/b.json",
+        predictions_output_file=f"{folder}/a.jsonl,{folder}/b.jsonl",
     )
     (folder / f"{rank}.json").write_text(json.dumps(metrics), "utf-8")
 
 
+@pytest.fixture
+def agent(monkeypatch: pytest.MonkeyPatch) -> torch.distributed.Store:
+    """`torchrun`'s own, at which its processes meet, and which is there as long as they are."""
+    store = torch.distributed.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    monkeypatch.setenv("MASTER_PORT", str(store.port))
+    return store
+
+
 @pytest.mark.parametrize(("size", "batch_size"), [(2, 2), (3, 5)])
 def test_processes_share_a_file(
-    tiny_run: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, batch_size: int
+    tiny_run: SimpleNamespace, tmp_path: Path, agent: torch.distributed.Store, size: int, batch_size: int
 ) -> None:
-    """Of five batches, one has three; of two batches, one has none."""
-    data = tiny_run.data / "conll2003/eng.testb"
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        monkeypatch.setenv("MASTER_PORT", str(free.getsockname()[1]))
+    """Of five batches, one has three; of two batches, one has none. Two files, one by one."""
+    data = f"{tiny_run.data / 'conll2003/eng.testb'},{tiny_run.data / 'conll2003/eng.testa'}"
     folders = {number: tmp_path / str(number) for number in (1, size)}
     for number, folder in folders.items():
         folder.mkdir()
         work = (tiny_run.archive, data, folder, number, batch_size)
         mp.start_processes(evaluated, work, number, start_method="fork")
     expected = json.loads((folders[1] / "0.json").read_text("utf-8"))
-    assert expected["f1-measure-overall"] > 0
+    assert expected["eng_f1-measure-overall"] > 0
     for rank in range(size):
         assert json.loads((folders[size] / f"{rank}.json").read_text("utf-8")) == pytest.approx(expected)
-    ours, theirs = (
-        [json.loads(line) for line in (folder / "predictions.jsonl").read_text("utf-8").splitlines()]
-        for folder in folders.values()
-    )
-    assert [(line["words"], line["tags"]) for line in ours] == [
-        (line["words"], line["tags"]) for line in theirs
-    ]
-    assert len(ours) == 10 // batch_size and (folders[size] / "metrics.json").exists()
+    for name in ("a", "b"):
+        ours, theirs = (
+            [json.loads(line) for line in (folder / f"{name}.jsonl").read_text("utf-8").splitlines()]
+            for folder in folders.values()
+        )
+        assert [(line["words"], line["tags"]) for line in ours] == [
+            (line["words"], line["tags"]) for line in theirs
+        ]
+        assert len(ours) == 10 // batch_size
+        assert json.loads((folders[size] / f"{name}.json").read_text("utf-8")) == pytest.approx(
+            json.loads((folders[1] / f"{name}.json").read_text("utf-8"))
+        )
+
+
+def test_workers_cannot_be_shared_out(tiny_run: SimpleNamespace, tiny_archive: Archive) -> None:
+    batches = loader(tiny_archive, tiny_run.data / "conll2003/eng.testb")
+    batches.num_workers = 2  # type: ignore[attr-defined]
+    with pytest.raises(ConfigurationError, match=r"num_workers=2 with torchrun: .* Set it to 0"):
+        EvaluationProcesses(rank=0, size=2).share(batches)
+    assert EvaluationProcesses().share(batches) is batches

@@ -27,6 +27,8 @@ def config(reader: dict[str, Any], loader: dict[str, Any], **trainer: Any) -> di
 def test_of_an_epoch() -> None:
     some = {"batches_per_epoch": 5, "batch_size": 8}
     assert sentences_per_epoch(config(TASKS, some, type="meta")) == 5 * 8 * 3
+    shared = {**config(TASKS, some, type="meta"), "distributed": {"cuda_devices": [0, 1], "num_nodes": 3}}
+    assert sentences_per_epoch(shared) == 2 * 3 * 5 * 8 * 3
     query_only = {"type": "meta", "meta_gradient": {"type": "query_only"}}
     assert sentences_per_epoch(config(TASKS, some, **query_only)) == 5 * 8
     bucket = {"batches_per_epoch": 5, "batch_sampler": {"type": "bucket", "batch_size": 24}}

@@ -76,7 +76,7 @@ def loop_over(
 
 @pytest.fixture(scope="module")
 def tasks(make_tasks: TaskMaker) -> list[Task]:
-    return make_tasks(3, RAGGED)
+    return make_tasks(4, RAGGED)
 
 
 @pytest.fixture(scope="module")

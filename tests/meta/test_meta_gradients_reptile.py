@@ -54,7 +54,7 @@ def test_equals_a_plain_loop(
     reduction: str,
 ) -> None:
     optimizer, num_steps = steps
-    tasks, parameters = make_tasks(3, (1, 2, 5)), trainable_parameters(model)
+    tasks, parameters = make_tasks(4, (1, 2, 5)), trainable_parameters(model)
     start = {name: parameter.detach() for name, parameter in parameters}
     expected, losses = {name: torch.zeros_like(value) for name, value in start.items()}, []
     for task in tasks:

@@ -46,10 +46,8 @@ def flat(tensors: list[torch.Tensor]) -> torch.Tensor:
     return torch.cat([tensor.detach().flatten() for tensor in tensors])
 
 
-@pytest.mark.parametrize(
-    ("name", "num_steps"),
-    [("sgd", 1), ("sgd", 2), ("adam", 1), ("adam", 2), ("adam", 3), ("decayed", 3)],
-)
+@pytest.mark.parametrize("num_steps", [1, 2, 3])
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_equals_finite_differences(
     model: MaxLossTagger, make_tasks: TaskMaker, reference: SimpleNamespace, name: str, num_steps: int
 ) -> None:
