@@ -222,7 +222,7 @@ def tiny_run(
     )
 
 
-def train_tiny(root: Path, tiny_data: Path, tiny_word_encoder: str) -> None:
+def train_tiny(root: Path, tiny_data: Path, tiny_word_encoder: str, updates_per_epoch: int = 60) -> None:
     from allennlp.commands.train import train_model
     from allennlp.common import Params
 
@@ -234,7 +234,7 @@ def train_tiny(root: Path, tiny_data: Path, tiny_word_encoder: str) -> None:
     # Steps so large that tags change, in training and in adaptation.
     overrides = {
         "data_loader.batch_size": 4,
-        "data_loader.batches_per_epoch": 60,
+        "data_loader.batches_per_epoch": updates_per_epoch,
         "trainer.num_epochs": 2,
         "trainer.optimizer.lr": 2e-2,
         "trainer.meta_gradient.inner_loop.optimizer.lr": 1e-2,

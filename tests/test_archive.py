@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from allennlp.evaluation import Evaluator
-from allennlp.models.archival import Archive
+from allennlp.models.archival import Archive, load_archive
 from allennlp.predictors import Predictor
 
-from allennlp_metaner.archives import archive_model
+from tests.conftest import train_tiny
 from tests.processes import RunningProcess, allennlp
 
 SPANISH_LAYOUT = {"num_columns": 3, "scheme": "BIO"}
@@ -23,19 +23,6 @@ LINES: list[dict[str, Any]] = [
 ]
 
 
-def archive_alone(run: SimpleNamespace, path: Path) -> None:
-    """The archive of `run` as if made in another place, of which nothing is left."""
-    folder, gone = path.with_name("run"), path.with_name("gone")
-    shutil.copytree(run.run, folder, ignore=shutil.ignore_patterns("log", "model.tar.gz"))
-    config = (folder / "config.json").read_text("utf-8")
-    for part in (run.encoder, run.data):
-        assert str(part) in config
-        config = config.replace(str(part), str(gone / part.name))
-    (folder / "config.json").write_text(config, "utf-8")
-    archive_model(folder, archive_path=path, include_in_archive=["encoder", "pool"])
-    shutil.rmtree(folder)
-
-
 def test_contents(tiny_run: SimpleNamespace) -> None:
     with tarfile.open(tiny_run.archive) as archive:
         names = {name.rsplit("/", 1)[-1] for name in archive.getnames()}
@@ -43,17 +30,21 @@ def test_contents(tiny_run: SimpleNamespace) -> None:
 
 
 def test_predict_and_evaluate_with_nothing_but_the_archive(
-    tiny_run: SimpleNamespace,
-    tiny_archive: Archive,
+    tiny_data: Path,
+    tiny_word_encoder: str,
     running_process: type[RunningProcess],
     tmp_path: Path,
 ) -> None:
     """Without a hub, and without a trace of earlier runs."""
-    predictor = Predictor.from_archive(tiny_archive)
-    expected = predictor.predict_batch_json(LINES)
-    target = tiny_run.data / "conll2002/esp.testb"
-    archive_alone(tiny_run, tmp_path / "model.tar.gz")
-    shutil.copy(target, tmp_path / "esp.testb")
+    made = tmp_path / "made"
+    made.mkdir()
+    train_tiny(made, tiny_data, tiny_word_encoder, updates_per_epoch=10)
+    archive = load_archive(made / "run/model.tar.gz")
+    expected = Predictor.from_archive(archive).predict_batch_json(LINES)
+    expected_metrics = evaluate_here(archive, tiny_data / "conll2003/eng.testb")
+    shutil.move(made / "run/model.tar.gz", tmp_path / "model.tar.gz")
+    shutil.rmtree(made)
+    shutil.copy(tiny_data / "conll2002/esp.testb", tmp_path / "esp.testb")
     (tmp_path / "lines.jsonl").write_text("".join(json.dumps(line) + "\n" for line in LINES), "utf-8")
     command = {"folder": tmp_path, "environment": {"METANER_CACHE": str(tmp_path / "vectors")}}
     package = ("--include-package", "allennlp_metaner")
@@ -81,9 +72,7 @@ def test_predict_and_evaluate_with_nothing_but_the_archive(
         assert [n["words"] for n in ours["support"]] == [n["words"] for n in theirs["support"]]
     metrics = json.loads((tmp_path / "metrics.json").read_text("utf-8"))
     # The Spanish file has the same sentences as the English one, in another layout.
-    assert metrics == pytest.approx(
-        evaluate_here(tiny_archive, tiny_run.data / "conll2003/eng.testb"), rel=1e-4
-    )
+    assert metrics == pytest.approx(expected_metrics, rel=1e-4)
 
 
 def evaluate_here(archive: Archive, path: Path) -> dict[str, float]:

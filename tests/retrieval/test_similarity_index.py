@@ -96,7 +96,7 @@ def test_pool_may_be_a_read_only_memory_map(tmp_path: Path) -> None:
     assert_exact(ExactIndex(16, 16), mapped, mapped[:40], 3)
 
 
-@pytest.mark.parametrize("distinct", [1, 1000])
+@pytest.mark.parametrize("distinct", [1, 400])
 def test_memory_is_bounded_by_the_blocks(distinct: int) -> None:
     class Largest(TorchDispatchMode):
         numel = 0
@@ -108,10 +108,10 @@ def test_memory_is_bounded_by_the_blocks(distinct: int) -> None:
             return result
 
     vectors = normalized(np.random.default_rng(0).standard_normal((distinct, 4)))
-    pool = np.tile(vectors, (1000 // distinct, 1))
+    pool = np.tile(vectors, (400 // distinct, 1))
     with Largest() as largest:
-        ExactIndex(20, 100).search(pool, pool, 2)
-    assert 0 < largest.numel <= 2 * 20 * 100
+        ExactIndex(20, 50).search(pool, pool, 2)
+    assert 0 < largest.numel <= 2 * 20 * 50
 
 
 @pytest.mark.parametrize("index", [ExactIndex(), RandomIndex()])
