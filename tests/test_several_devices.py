@@ -45,7 +45,7 @@ def test_one_device(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_devices(devices: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("METANER_DEVICES", devices)
     with pytest.raises(RuntimeError, match=f"METANER_DEVICES={devices} must be numbers like 0,1"):
-        evaluated("base_en.jsonnet")
+        config("base_en")
 
 
 def test_a_batch_that_cannot_be_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
