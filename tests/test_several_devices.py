@@ -23,12 +23,18 @@ def batch_size(settings: dict[str, Any]) -> int:
 @pytest.mark.parametrize("name", TRAININGS)
 def test_every_training(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In two processes, it makes the same updates."""
-    alone = config(name, TRAININGS)
-    assert "distributed" not in alone and "cuda_device" not in alone["trainer"]
     monkeypatch.setenv("METANER_DEVICES", "-1,-1")
     shared = config(name, TRAININGS)
-    assert shared.pop("distributed") == {"cuda_devices": [-1, -1]}
-    assert batch_size(alone) == 2 * batch_size(shared)
+    assert shared["distributed"] == {"cuda_devices": [-1, -1]} and "cuda_device" not in shared["trainer"]
+    assert batch_size(shared) == 32 / 2
+
+
+@pytest.mark.parametrize("name", ["meta_en", "base_en"])
+def test_nothing_else_changes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = config(name)
+    monkeypatch.setenv("METANER_DEVICES", "-1,-1")
+    shared = config(name)
+    assert shared.pop("distributed") and batch_size(alone) == 2 * batch_size(shared)
     shared["data_loader"] = alone["data_loader"]
     assert shared == alone
 

@@ -826,7 +826,7 @@ class TestRandomNumbersOfTasks:
         self.compare(model, trainable_parameters(model), tasks, reference, algorithm)
 
     def compare(self, model: Any, parameters: Any, tasks: Any, reference: Any, algorithm: Any) -> None:
-        ways = [(1, None, 1), (40, 1, 2), (80, 2, 1), (10_000, None, 1), (10_000, 2, 2)]
+        ways = [(1, None, 1), (40, 1, 2), (10_000, None, 1), (10_000, 2, 2)]
         first, *others = (
             algorithm(microbatch_size=size, group_size=group, num_workers=workers)(
                 model, parameters, tasks, seed=3

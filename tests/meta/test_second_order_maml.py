@@ -52,7 +52,7 @@ def test_equals_finite_differences(
     model: MaxLossTagger, make_tasks: TaskMaker, reference: SimpleNamespace, name: str, num_steps: int
 ) -> None:
     optimizer, plain, options = OPTIMIZERS[name]
-    tasks, parameters = make_tasks(2, 2), trainable_parameters(model)
+    tasks, parameters = make_tasks(2, (1, 2)), trainable_parameters(model)
 
     def loss_at(direction: torch.Tensor, distance: float) -> float:
         """After plain loops from meta parameters a little off."""
