@@ -11,6 +11,15 @@ from typing import Any
 from _jsonnet import evaluate_snippet
 
 CONFIGS = Path(__file__).parents[1] / "training_configs"
+NAMES = sorted(
+    path.relative_to(CONFIGS).with_suffix("").as_posix()
+    for path in CONFIGS.rglob("*.jsonnet")
+    if not {"lib", "experiments"} & set(path.parts)
+)
+# The others are overrides for an archive.
+TRAINING = [
+    name for name in NAMES if "override.libsonnet" not in (CONFIGS / f"{name}.jsonnet").read_text("utf-8")
+]
 
 
 def config(name: str, together: Sequence[str] = ()) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from allennlp_metaner.meta.inner_optimizers import inner_optimizer
 from allennlp_metaner.meta.test_time_adaptation import adapts
 from allennlp_metaner.training.reproducible_trainer import ReproducibleTrainer
 from allennlp_metaner.training.sharded_data_loader import ShardedDataLoader
-from tests.configs import CONFIGS, config
+from tests.configs import CONFIGS, NAMES, TRAINING, config
 
 # Overrides for an archive, and the file of METANER_DATA that each is for.
 OVERRIDES = {
@@ -38,12 +38,6 @@ OVERRIDES = {
     "targets/pt": "uner/pt.test.iob2",
     "targets/da": "uner/da.dev.iob2",
 }
-NAMES = sorted(
-    path.relative_to(CONFIGS).with_suffix("").as_posix()
-    for path in CONFIGS.rglob("*.jsonnet")
-    if not {"lib", "experiments"} & set(path.parts)
-)
-TRAINING = [name for name in NAMES if name not in OVERRIDES]
 STUDENTS = [
     name
     for name in TRAINING

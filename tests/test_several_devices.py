@@ -5,13 +5,7 @@ from typing import Any
 import pytest
 
 import allennlp_metaner  # noqa: F401  # sets the environment variables
-from tests.configs import CONFIGS, config
-
-TRAININGS = sorted(
-    path.relative_to(CONFIGS).with_suffix("").as_posix()
-    for path in CONFIGS.rglob("*.jsonnet")
-    if not {"lib", "experiments"} & set(path.parts) and "override.libsonnet" not in path.read_text("utf-8")
-)
+from tests.configs import TRAINING, config
 
 
 def batch_size(settings: dict[str, Any]) -> int:
@@ -20,11 +14,11 @@ def batch_size(settings: dict[str, Any]) -> int:
     return size
 
 
-@pytest.mark.parametrize("name", TRAININGS)
+@pytest.mark.parametrize("name", TRAINING)
 def test_every_training(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In two processes, it makes the same updates."""
     monkeypatch.setenv("METANER_DEVICES", "-1,-1")
-    shared = config(name, TRAININGS)
+    shared = config(name, TRAINING)
     assert shared["distributed"] == {"cuda_devices": [-1, -1]} and "cuda_device" not in shared["trainer"]
     assert batch_size(shared) == 32 / 2
 

@@ -61,7 +61,8 @@ class EvaluationProcesses:
         if device.type == "cuda" and self.size > 1:
             device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         check_for_gpu(device)
-        model.to(device)
+        if self.size > 1:
+            model.to(device)
         return device
 
     def share(self, batches: DataLoader) -> Iterable[Any]:

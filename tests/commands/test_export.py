@@ -3,7 +3,7 @@
 import json
 import random
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
@@ -106,13 +106,6 @@ def sentences(count: int) -> list[list[str]]:
     draw = random.Random(3)
     lengths = [draw.randint(60, 200) if number % 10 == 0 else draw.randint(1, 40) for number in range(count)]
     return [draw.choices(WORDS, k=length) for length in lengths]
-
-
-@pytest.fixture
-def threads() -> Iterator[Callable[[int], None]]:
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(("kind", "num_threads"), [("bert", 1), ("roberta", 2), ("xlm-roberta", 3)])

@@ -6,13 +6,12 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 
 from allennlp_metaner.experiments.curves import read_curves
 from allennlp_metaner.experiments.grid import read_grid
@@ -127,16 +126,8 @@ def wait_for(condition: Callable[[], Any]) -> None:
         time.sleep(0.02)
 
 
-@pytest.fixture
-def two_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.mark.usefixtures("two_threads")
-def test_failures_and_finished_cells(setting: SimpleNamespace) -> None:
+def test_failures_and_finished_cells(setting: SimpleNamespace, threads: Callable[[int], None]) -> None:
+    threads(2)
     lines: list[str] = []
     failed = runner(setting.folder, report=lines.append).run()
     # A process that is forked from one that has computed has one thread; a job has those of its runner.

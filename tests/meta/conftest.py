@@ -340,10 +340,3 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(number)
-
-
-@pytest.fixture
-def threads() -> Iterator[Callable[[int], None]]:
-    """Sets the number of PyTorch's threads for one test."""
-    yield torch.set_num_threads
-    torch.set_num_threads(1)

@@ -1,11 +1,9 @@
 """Runs of the shipped configs through AllenNLP's own `train_model`, on tiny data, whole or killed."""
 
 import json
-import os
 import random
 import shutil
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any, Optional
 
@@ -16,9 +14,9 @@ from allennlp.common import Params
 from allennlp.common.params import with_overrides
 from allennlp.training import GradientDescentTrainer, TrainerCallback
 
-import allennlp_metaner
+import allennlp_metaner  # noqa: F401  # registers the components
+from tests.configs import config
 
-CONFIGS = Path(allennlp_metaner.__file__).parents[1] / "training_configs"
 UPDATES = 4
 """So many updates an epoch, and two epochs."""
 
@@ -42,20 +40,13 @@ class Interrupt(TrainerCallback):
             raise InterruptedRunError
 
 
-@cache
-def evaluated(config: str, variables: str) -> dict[str, Any]:
-    """Once for all tests with the same environment `variables`."""
-    return Params.from_file(str(CONFIGS / config)).as_dict(quiet=True)
-
-
-def maker(config: str, defaults: dict[str, Any]) -> ParamsMaker:
+def maker(name: str, defaults: dict[str, Any]) -> ParamsMaker:
     def make(**overrides: Any) -> Params:
         # Dots cannot stand in a keyword.
         given = {key.replace("__", "."): value for key, value in overrides.items()}
         shadowed = {key for key in defaults for other in given if key.startswith(f"{other}.")}
         kept = {key: value for key, value in defaults.items() if key not in shadowed}
-        variables = sorted(item for item in os.environ.items() if item[0].startswith("METANER_"))
-        return Params(with_overrides(evaluated(config, json.dumps(variables)), {**kept, **given}))
+        return Params(with_overrides(config(name), {**kept, **given}))
 
     return make
 
@@ -70,7 +61,7 @@ def tiny_settings(tiny_encoder: str, tiny_data: Path, monkeypatch: pytest.Monkey
 def make_params(tiny_settings: None) -> ParamsMaker:
     """The shipped config for tiny data, with steps so large that every one of them shows."""
     return maker(
-        "meta_en.jsonnet",
+        "meta_en",
         {
             "data_loader.batch_size": 3,
             "data_loader.batches_per_epoch": UPDATES,
@@ -87,7 +78,7 @@ def make_params(tiny_settings: None) -> ParamsMaker:
 def make_base_params(tiny_settings: None) -> ParamsMaker:
     """Plain training likewise: two epochs of 40 sentences."""
     return maker(
-        "base_en.jsonnet",
+        "base_en",
         {
             "data_loader.batch_sampler.batch_size": 8,
             "trainer.num_epochs": 2,

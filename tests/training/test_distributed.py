@@ -69,11 +69,11 @@ def assert_same_run(two: Path, one: Path) -> None:
 def test_two_processes_meta_train_like_one(
     make_params: ParamsMaker, tmp_path: Path, reduction: str, accumulated: int
 ) -> None:
-    """Four updates of 2 x 4 and of 8 tasks, with dropout and masking."""
+    """Five updates and more of 2 x 4 and of 8 tasks, with dropout and masking."""
     options = {
         "trainer__meta_gradient__reduction": reduction,
         "trainer__num_gradient_accumulation_steps": accumulated,
-        "data_loader__batches_per_epoch": 2 * accumulated,
+        "data_loader__batches_per_epoch": 3 * accumulated,
         # 10 sentences: the last batch is smaller, and odd.
         "validation_data_loader__batch_size": 3,
     }
