@@ -123,30 +123,41 @@ def added_up(expected: Sequence[tuple[Weights, Weights]], parameters: Any) -> li
     return [torch.stack([gradient[name] for _, gradient in expected]).sum(0) for name, _ in parameters]
 
 
+@pytest.fixture
+def check(
+    model: MaxLossTagger,
+    reference: SimpleNamespace,
+    adapt: Callable[..., list[Weights]],
+    difference_of_steps: Callable[..., float],
+) -> Callable[..., None]:
+    """Compares the adapted parameters of each task, and the meta-gradient of all, with plain loops."""
+
+    def check(loop: InnerLoop, tasks: list[Task], make_updates: Callable[[], Any]) -> None:
+        parameters, expected = trainable_parameters(model), []
+        for task, found in zip(tasks, adapt(loop, model, [task["support"] for task in tasks]), strict=True):
+            weights = reference.adapted(model, task["support"], make_updates(), loop.num_steps)
+            assert difference_of_steps(model, found, weights) <= TOLERANCE
+            expected.append((weights, reference.gradient(model, weights, task["query"])))
+        gradient = FirstOrderMaml(loop)(model, parameters, tasks, seed=0).gradient
+        assert reference.relative_difference(gradient, added_up(expected, parameters)) <= TOLERANCE
+
+    return check
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("num_steps", [1, 2, 3])
 @in_both_ways
 def test_equals_the_reference(
-    model: MaxLossTagger,
     make_tasks: TaskMaker,
     reference: SimpleNamespace,
-    adapt: Callable[..., list[Weights]],
-    difference_of_steps: Callable[..., float],
+    check: Callable[..., None],
     optimizer: str,
     num_steps: int,
     execution: str,
 ) -> None:
-    """Of one, two and five support sentences: the adapted parameters and the meta-gradient."""
-    tasks, parameters = make_tasks(3, RAGGED), trainable_parameters(model)
+    """Of one, two and five support sentences."""
     loop = InnerLoop(reference.lazy(optimizer), num_steps, execution=execution)
-    found = adapt(loop, model, [task["support"] for task in tasks])
-    expected = []
-    for task, ours in zip(tasks, found, strict=True):
-        theirs = reference.adapted(model, task["support"], reference.updates(optimizer), num_steps)
-        assert difference_of_steps(model, ours, theirs) <= TOLERANCE
-        expected.append((theirs, reference.gradient(model, theirs, task["query"])))
-    gradient = FirstOrderMaml(loop)(model, parameters, tasks, seed=0).gradient
-    assert reference.relative_difference(gradient, added_up(expected, parameters)) <= TOLERANCE
+    check(loop, make_tasks(3, RAGGED), lambda: reference.updates(optimizer))
 
 
 class OwnDropout(torch.nn.Module):
@@ -392,26 +403,16 @@ STACKS = ("sgd_decay", "adamw", "adam_l2", "betas")
     + [(name, num_steps, "batched") for name in STACKS for num_steps in (1, 3)],
 )
 def test_other_optimizers_equal_pytorchs_own(
-    model: MaxLossTagger,
     make_tasks: TaskMaker,
     reference: SimpleNamespace,
-    adapt: Callable[..., list[Weights]],
-    difference_of_steps: Callable[..., float],
+    check: Callable[..., None],
     optimizer: str,
     num_steps: int,
     execution: str,
 ) -> None:
     ours, theirs, options = GENERIC[optimizer]
-    tasks, parameters = make_tasks(2, (2, 1)), trainable_parameters(model)
     loop = InnerLoop(Lazy(ours, **options), num_steps, execution=execution)
-    expected = []
-    for task, found in zip(tasks, adapt(loop, model, [task["support"] for task in tasks]), strict=True):
-        updates = reference.of_pytorch(theirs, **options)
-        weights = reference.adapted(model, task["support"], updates, num_steps)
-        assert difference_of_steps(model, found, weights) <= TOLERANCE
-        expected.append((weights, reference.gradient(model, weights, task["query"])))
-    gradient = FirstOrderMaml(loop)(model, parameters, tasks, seed=0).gradient
-    assert reference.relative_difference(gradient, added_up(expected, parameters)) <= TOLERANCE
+    check(loop, make_tasks(2, (2, 1)), lambda: reference.of_pytorch(theirs, **options))
 
 
 @in_both_ways
