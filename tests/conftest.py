@@ -6,6 +6,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import gc
 import importlib
 import itertools
 import json
@@ -45,6 +46,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     slow = {"tiny_run", "running_process"}
     first = {item.path for item in items if slow & set(getattr(item, "fixturenames", ()))}
     items.sort(key=lambda item: item.path not in first)
+
+
+# Until all modules are imported, there is hardly any.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays. Looking through it for garbage takes longer than most tests."""
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()
 
 
 def make_tiny_encoder(directory: Path, seed: int = 0, max_positions: int = 160, spread: float = 0.3) -> Path:
