@@ -50,7 +50,7 @@ def _run(args: argparse.Namespace) -> None:
     if args.dry_run:
         _show(runner.pending())
         return
-    check_writable(args.serialization_dir / "cells")
+    check_writable(args.serialization_dir / "cells/record.json")
     failed = runner.run()
     print(runner.progress)
     if failed:

@@ -59,6 +59,21 @@ def test_command(
     assert "[1/2 cells]" in capsys.readouterr().out
 
 
+def test_goes_on_in_a_folder_that_has_results(
+    recorder: type[Recorder],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "cells").mkdir()
+    call(monkeypatch, "grid.jsonnet", "-s", str(tmp_path))
+    assert "[1/2 cells]" in capsys.readouterr().out
+    (tmp_path / "cells").rmdir()
+    (tmp_path / "cells").touch()
+    with pytest.raises(ConfigurationError, match=r"cells/record\.json"):
+        call(monkeypatch, "grid.jsonnet", "-s", str(tmp_path))
+
+
 def test_dry_run(
     recorder: type[Recorder], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
