@@ -59,6 +59,7 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_sessionfinish() -> None:
+    """What is still frozen when Python ends, compiled libraries report as leaks."""
     gc.unfreeze()
 
 

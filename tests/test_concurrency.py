@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from pathlib import Path
@@ -38,12 +38,9 @@ LINES: list[dict[str, Any]] = [
 
 
 @pytest.fixture(autouse=True)
-def two_threads() -> Iterator[None]:
+def two_threads(threads: Callable[[int], None]) -> None:
     """As the machines of users have: labelling several sentences spreads them over threads of its own."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
+    threads(2)
 
 
 def in_threads(function: Callable[[A], R], arguments: Sequence[A]) -> list[R]:

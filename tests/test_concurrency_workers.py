@@ -89,16 +89,14 @@ def test_hooks(model: torch.nn.Module) -> None:
     assert crowd.most == 1
 
 
-def test_threads_are_shared_out_and_given_back(model: torch.nn.Module) -> None:
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(6)
-        workers = Workers()
-        for num_workers, own in ((1, 6), (2, 3), (3, 2), (12, 1)):
-            found = workers.map(lambda *_: torch.get_num_threads(), MICROBATCHES, SEEDS, model, num_workers)
-            assert found == [own] * len(MICROBATCHES)
-        with pytest.raises(ZeroDivisionError):
-            workers.map(lambda *_: 1 / 0, MICROBATCHES, SEEDS, model, 3)
-        assert torch.get_num_threads() == 6
-    finally:
-        torch.set_num_threads(before)
+def test_threads_are_shared_out_and_given_back(
+    model: torch.nn.Module, threads: Callable[[int], None]
+) -> None:
+    threads(6)
+    workers = Workers()
+    for num_workers, own in ((1, 6), (2, 3), (3, 2), (12, 1)):
+        found = workers.map(lambda *_: torch.get_num_threads(), MICROBATCHES, SEEDS, model, num_workers)
+        assert found == [own] * len(MICROBATCHES)
+    with pytest.raises(ZeroDivisionError):
+        workers.map(lambda *_: 1 / 0, MICROBATCHES, SEEDS, model, 3)
+    assert torch.get_num_threads() == 6

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain, repeat
 
 import pytest
@@ -64,7 +64,7 @@ def test_waiting_threads_sleep_until_they_may_spin_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("threads", "setting", "is_watched"),
+    ("num_threads", "setting", "is_watched"),
     [
         (2, {}, True),
         (1, {}, False),
@@ -74,7 +74,11 @@ def test_waiting_threads_sleep_until_they_may_spin_again() -> None:
     ],
 )
 def test_nothing_is_watched_where_it_makes_no_difference_or_is_not_wanted(
-    threads: int, setting: dict[str, str], is_watched: bool, monkeypatch: pytest.MonkeyPatch
+    num_threads: int,
+    setting: dict[str, str],
+    is_watched: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    threads: Callable[[int], None],
 ) -> None:
     for name in idle_threads._SETTINGS:
         monkeypatch.delenv(name, raising=False)
@@ -83,12 +87,8 @@ def test_nothing_is_watched_where_it_makes_no_difference_or_is_not_wanted(
     started = threading.Event()
     monkeypatch.setattr(idle_threads, "_is_watched", False)
     monkeypatch.setattr(idle_threads, "_watch", started.set)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        idle_threads.watch_for_contention()
-    finally:
-        torch.set_num_threads(before)
+    threads(num_threads)
+    idle_threads.watch_for_contention()
     assert started.wait(30 if is_watched else 0.1) == is_watched
 
 

@@ -1,6 +1,6 @@
 """Dropout with few random bits: its rate, its mean, its gradient, and where it draws from."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any, Optional
 
 import pytest
@@ -13,12 +13,9 @@ SIZE = 400_000
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
+def one_thread(threads: Callable[[int], None]) -> None:
     """Thousands of small draws are slow in several."""
-    number = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(number)
+    threads(1)
 
 
 def generator(seed: int) -> torch.Generator:
