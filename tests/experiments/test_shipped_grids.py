@@ -132,6 +132,9 @@ def test_from_base() -> None:
     assert found[0].system == "base" or len(trainings(found)) == 9
     (base,) = trainings([cell for cell in found if cell.system == "base"])
     for cell in found:
+        if cell.needs.folder == base:
+            # That of `small/base_en`, whatever the ways' batches are.
+            assert cell.needs.config["data_loader"]["batch_sampler"]["batch_size"] == 32
         assert cell.overrides["model.adaptation.enabled"] == cell.system.endswith("_adapted")
         assert cell.last == (5 if cell.system.endswith("_mean") else 1)
         config = cell.needs.config
@@ -199,6 +202,44 @@ def test_adaptation() -> None:
         assert cell.overrides["model.ignored_types"] == ["MISC"]
         assert cell.overrides["model.adaptation.enabled"] == (not cell.target.endswith("_none"))
         assert cell.file.endswith(".dev.iob2")
+
+
+def test_what_adapts() -> None:
+    """Cells of one base model that differ in what adapts, and second stages from it by several algorithms."""
+    found = cells("what_adapts")
+    base = [cell for cell in found if cell.system == "base"]
+    adapted = {"all": None, "two_layers": 2, "head": 1}
+    assert {cell.target for cell in base} == {
+        f"{language}_{way}" for language in ("da", "pt") for way in ("none", *adapted)
+    }
+    for cell in base:
+        way = cell.target[3:]
+        assert cell.overrides["model.adaptation.enabled"] == (way != "none")
+        if way != "none":
+            parameters = cell.overrides["model.adaptation.inner_loop.parameters"]
+            assert (parameters and len(parameters)) == adapted[way]
+    algorithms = {}
+    for cell in found:
+        if cell.system == "base":
+            continue
+        assert cell.needs.needs is not None and {cell.needs.needs.folder} == trainings(base)
+        assert (
+            not cell.overrides["model.adaptation.enabled"]
+            and cell.target.endswith("_none")
+            and cell.last == 1
+        )
+        assert shown(cell) == 300 * 8 * 3
+        meta_gradient = cell.needs.config["trainer"]["meta_gradient"]
+        parts = meta_gradient.get("inner_loop", {}).get("parameters")
+        algorithms[cell.system] = (meta_gradient["type"], parts)
+    head = [r"^classifier\."]
+    assert algorithms == {
+        "null_rate": ("query_only", None),
+        "first_order": ("first_order_maml", None),
+        "reptile": ("reptile", None),
+        "anil": ("anil", head),
+        "second_order_head": ("maml", head),
+    }
 
 
 def test_grids_of_finished_bases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

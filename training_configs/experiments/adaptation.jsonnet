@@ -44,7 +44,7 @@ local none(language) = experiment.development[language] + { overrides+: { 'model
 
 {
   seeds: seeds,
-  systems: { base: { [key]: second_stage.base[key] for key in std.objectFields(second_stage.base) if key != 'adapt' } },
+  systems: { base: second_stage.as_targets_say(second_stage.base) },
   targets: { ['%s_none' % language]: none(language) for language in languages } + {
     ['%s_%s' % [language, s.name]]: cell(language, s)
     for language in languages

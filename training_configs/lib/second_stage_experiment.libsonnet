@@ -8,6 +8,8 @@ local tasks = 8;
 // A task shows its query and its support set.
 local sentences = tasks * 3;
 local epochs_of_base = 3;
+// An update of the base model; `tasks` is for what comes after it.
+local sentences_of_base = 32;
 
 local query_only = { 'trainer.meta_gradient': { type: 'query_only', reduction: 'sum' } };
 local adam = {
@@ -41,19 +43,23 @@ local inner_rates(rate, inner=1) = adaptation_rate(rate, inner) {
   query_only:: query_only,
 
   // The converged base: a finished one (METANER_BASE), or one that is trained.
-  base:: (if settings.base == '' then { config: '../small/base_en.jsonnet' } else { run: settings.base })
-         + { adapt: false, last: 1 },
+  base:: (
+    if settings.base == ''
+    then { config: '../small/base_en.jsonnet', environment: { METANER_BATCH_SIZE: sentences_of_base } }
+    else { run: settings.base }
+  ) + { adapt: false, last: 1 },
 
-  // Each way, evaluated as it is after its last update.
+  // A way, evaluated as it is after its last update.
+  way(config, overrides={}, batch=tasks):: {
+    start: 'base',
+    config: '../second_stage/%s.jsonnet' % config,
+    overrides: overrides,
+    environment: { METANER_START_WEIGHTS: 'model_state_e%d_b0.th' % epochs_of_base, METANER_BATCH_SIZE: batch },
+    adapt: false,
+    last: 1,
+  },
   ways:: {
-    local start = { start: 'base', environment: { METANER_START_WEIGHTS: 'model_state_e%d_b0.th' % epochs_of_base } },
-    local way(config, overrides={}, batch=tasks) = start {
-      config: '../second_stage/%s.jsonnet' % config,
-      overrides: overrides,
-      environment+: { METANER_BATCH_SIZE: batch },
-      adapt: false,
-      last: 1,
-    },
+    local way = $.way,
     plain: way('base_en', batch=sentences),
     plain_masked: way('base_masked_en', batch=sentences),
     query_only: way('meta_en', query_only),
@@ -64,6 +70,8 @@ local inner_rates(rate, inner=1) = adaptation_rate(rate, inner) {
     maml_adam_masked: way('full_en', adam),
   },
 
+  // A system whose cells adapt where their targets say so.
+  as_targets_say(system):: { [key]: system[key] for key in std.objectFields(system) if key != 'adapt' },
   // The same trainings, evaluated in another way.
   adapted(systems):: { [name + '_adapted']: systems[name] { adapt: true } for name in std.objectFields(systems) },
   averaged(systems, last=5):: { [name + '_mean']: systems[name] { last: last } for name in std.objectFields(systems) },

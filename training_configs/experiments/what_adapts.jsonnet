@@ -1,0 +1,49 @@
+// What adapts: all trainable weights, the last two layers and the head, or the head alone, when a converged base model is
+// adapted to each sentence. And what a second stage of 300 updates of 8 tasks gains by other algorithms than first-order
+// MAML, beside it and its null, an inner rate of 0. On the languages that one may choose on.
+local experiment = import '../lib/experiment.libsonnet';
+local second_stage = import '../lib/second_stage_experiment.libsonnet';
+
+local seeds = [13370, 13371, 13372];
+local languages = ['da', 'pt'];
+local updates = 300;
+
+local head = ['^classifier\\.'];
+local parameters = {
+  all: null,
+  // Of the 12 of the small encoder.
+  two_layers: head + ['\\.layer\\.1[01]\\.'],
+  head: head,
+};
+
+local of_training(names) = { 'trainer.meta_gradient.inner_loop.parameters': names };
+local way(type, overrides={}) = second_stage.way('meta_en', { 'trainer.meta_gradient.type': type } + overrides);
+local ways = {
+  null_rate: second_stage.way('meta_en', second_stage.query_only),
+  first_order: way('first_order_maml'),
+  reptile: way('reptile'),
+  anil: way('anil', of_training(head)),
+  second_order_head: way('maml', of_training(head)),
+};
+
+// The cells' own settings stand in their targets' overrides: one target a language and choice of parameters.
+local adapted(language, names) = experiment.development[language] + {
+  overrides+: { 'model.adaptation.enabled': true, 'model.adaptation.inner_loop.parameters': names },
+};
+local none(language) = experiment.development[language] + { overrides+: { 'model.adaptation.enabled': false } };
+local unadapted = ['%s_none' % language for language in languages];
+
+{
+  seeds: seeds,
+  environment: second_stage.environment { METANER_UPDATES: updates, METANER_UPDATES_PER_VALIDATION: updates },
+  systems: { base: second_stage.as_targets_say(second_stage.base) }
+           + {
+             [name]: second_stage.as_targets_say(ways[name]) { targets: unadapted }
+             for name in std.objectFields(ways)
+           },
+  targets: { ['%s_none' % language]: none(language) for language in languages } + {
+    ['%s_%s' % [language, name]]: adapted(language, parameters[name])
+    for language in languages
+    for name in std.objectFields(parameters)
+  },
+}
