@@ -25,8 +25,8 @@ _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFF
 def start_server() -> None:
     """
     Start the server, unless it runs. All that `multiprocessing` starts by "forkserver" comes from it. A
-    process that is about to import AllenNLP, and has nothing of this package yet, forks it. Any other starts a
-    new Python, which imports AllenNLP once more.
+    process that is about to import AllenNLP, and has nothing of this package yet, forks it. Any other starts
+    a new Python, which imports AllenNLP once more.
     """
     multiprocessing.get_context("forkserver").set_forkserver_preload(_ALLENNLP)
     before, spawn = dict(os.environ), util.spawnv_passfds
