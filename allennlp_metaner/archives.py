@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 CHECKSUMS = "checksums.json"
 """The file of an archive with the SHA-256 checksum of every other file in it."""
 
+COMPRESSION = 4
+"""Level 9, Python's default, takes nine times as long for weights that repeat, and saves nothing."""
+
 _DAMAGED = (EOFError, gzip.BadGzipFile, tarfile.TarError, zlib.error)
 
 
@@ -66,7 +69,7 @@ def archive_model(
     logger.info("archiving weights and vocabulary to %s", target)
     with (
         whole_file(target, advice) as temporary,
-        tarfile.open(temporary, "w:gz", dereference=True) as archive,
+        tarfile.open(temporary, "w:gz", dereference=True, compresslevel=COMPRESSION) as archive,
     ):
         for name, path in members.items():
             archive.add(path, name)

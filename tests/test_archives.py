@@ -84,6 +84,12 @@ def test_checksums_of_all_files(tiny_run: SimpleNamespace, unpacked_files: Path)
     assert train.archive_model is archive_model
 
 
+def test_is_not_compressed_as_slowly_as_can_be(tiny_run: SimpleNamespace) -> None:
+    """Byte 8 of a gzip file is 2 then (RFC 1952)."""
+    with open(tiny_run.archive, "rb") as file:
+        assert file.read(10)[8] != 2
+
+
 @pytest.mark.parametrize("name", ["weights.th", "vocabulary/labels.txt", "encoder", "pool"])
 @pytest.mark.parametrize("load", [load_archive, load_as_allennlp_does])
 def test_damage_is_noticed(
