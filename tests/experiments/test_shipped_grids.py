@@ -208,7 +208,7 @@ def test_what_adapts() -> None:
     """Cells of one base model that differ in what adapts, and second stages from it by several algorithms."""
     found = cells("what_adapts")
     base = [cell for cell in found if cell.system == "base"]
-    adapted = {"all": None, "two_layers": 2, "head": 1}
+    adapted = {"all": None, "two_layers": 2, "head": 1, "head_10": 1}
     assert {cell.target for cell in base} == {
         f"{language}_{way}" for language in ("da", "pt") for way in ("none", *adapted)
     }
@@ -218,6 +218,9 @@ def test_what_adapts() -> None:
         if way != "none":
             parameters = cell.overrides["model.adaptation.inner_loop.parameters"]
             assert (parameters and len(parameters)) == adapted[way]
+            step = cell.overrides["model.adaptation.inner_loop.optimizer"]
+            assert step["lr"] == pytest.approx(3.16e-4 if way == "head_10" else 3.16e-5, rel=1e-3)
+            assert step["eps"] == pytest.approx(3.16e-5, rel=1e-3)
     algorithms = {}
     for cell in found:
         if cell.system == "base":

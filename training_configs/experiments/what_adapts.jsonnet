@@ -1,6 +1,8 @@
-// What adapts: all trainable weights, the last two layers and the head, or the head alone, when a converged base model is
-// adapted to each sentence. And what a second stage of 300 updates of 8 tasks gains by other algorithms than first-order
-// MAML, beside it and its null, an inner rate of 0. On the languages that one may choose on.
+// What adapts when a converged base model is adapted to each sentence: all trainable weights, the last two layers and the
+// head, or the head alone, at the same rate or, as in training, at ten times that. And what a second stage of 300 updates of
+// 8 tasks gains by other algorithms than first-order MAML, beside it and its null, an inner rate of 0. On the languages that
+// one may choose on.
+local inner_steps = import '../lib/inner_steps.libsonnet';
 local experiment = import '../lib/experiment.libsonnet';
 local second_stage = import '../lib/second_stage_experiment.libsonnet';
 
@@ -9,11 +11,19 @@ local languages = ['da', 'pt'];
 local updates = 300;
 
 local head = ['^classifier\\.'];
-local parameters = {
-  all: null,
+// Each by the published step.
+local parts = {
+  local part(names, rate=1e-5) = {
+    'model.adaptation.enabled': true,
+    'model.adaptation.inner_loop.optimizer': inner_steps.published_as_adam(rate),
+    'model.adaptation.inner_loop.parameters': names,
+  },
+
+  all: part(null),
   // Of the 12 of the small encoder.
-  two_layers: head + ['\\.layer\\.1[01]\\.'],
-  head: head,
+  two_layers: part(head + ['\\.layer\\.1[01]\\.']),
+  head: part(head),
+  head_10: part(head, 10 * 1e-5),
 };
 
 local of_training(names) = { 'trainer.meta_gradient.inner_loop.parameters': names };
@@ -27,9 +37,7 @@ local ways = {
 };
 
 // The cells' own settings stand in their targets' overrides: one target a language and choice of parameters.
-local adapted(language, names) = experiment.development[language] + {
-  overrides+: { 'model.adaptation.enabled': true, 'model.adaptation.inner_loop.parameters': names },
-};
+local adapted(language, overrides) = experiment.development[language] + { overrides+: overrides };
 local none(language) = experiment.development[language] + { overrides+: { 'model.adaptation.enabled': false } };
 local unadapted = ['%s_none' % language for language in languages];
 
@@ -42,8 +50,8 @@ local unadapted = ['%s_none' % language for language in languages];
              for name in std.objectFields(ways)
            },
   targets: { ['%s_none' % language]: none(language) for language in languages } + {
-    ['%s_%s' % [language, name]]: adapted(language, parameters[name])
+    ['%s_%s' % [language, name]]: adapted(language, parts[name])
     for language in languages
-    for name in std.objectFields(parameters)
+    for name in std.objectFields(parts)
   },
 }
