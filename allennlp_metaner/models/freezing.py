@@ -4,23 +4,7 @@ import torch
 from allennlp.common.checks import ConfigurationError
 from transformers import PreTrainedModel
 
-
-def transformer_layers(transformer: PreTrainedModel) -> torch.nn.ModuleList:
-    """
-    The list of a transformer's layers, from the lowest up.
-
-    # Raises
-
-    `ConfigurationError`, if the architecture keeps no such list.
-    """
-    number = transformer.config.num_hidden_layers
-    for module in transformer.modules():
-        if isinstance(module, torch.nn.ModuleList) and len(module) == number:
-            return module
-    raise ConfigurationError(
-        f"frozen_layers: {type(transformer).__name__} has no list of {number} layers, so its lower layers "
-        "cannot be told apart. Use an encoder such as BERT, XLM-R or DistilBERT, or frozen_layers = null."
-    )
+from allennlp_metaner.nn.transformer_layers import transformer_layers
 
 
 def freeze_bottom(model: torch.nn.Module, num_layers: int) -> None:
@@ -43,6 +27,12 @@ def freeze_bottom(model: torch.nn.Module, num_layers: int) -> None:
         raise ConfigurationError("frozen_layers is set, but the model contains no transformer to freeze")
     for transformer in transformers:
         layers = transformer_layers(transformer)
+        if layers is None:
+            raise ConfigurationError(
+                f"frozen_layers: {type(transformer).__name__} has no list of "
+                f"{transformer.config.num_hidden_layers} layers, so its lower layers cannot be told apart. "
+                "Use an encoder such as BERT, XLM-R or DistilBERT, or frozen_layers = null."
+            )
         if not 0 <= num_layers <= len(layers):
             raise ConfigurationError(
                 f"frozen_layers={num_layers} must lie between 0 and the encoder's {len(layers)} layers, "

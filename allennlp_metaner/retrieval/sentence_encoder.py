@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Optional, Union
 
 import numpy as np
@@ -20,6 +21,7 @@ from allennlp_metaner.concurrency import exclusive
 from allennlp_metaner.data.characters import for_tokenizer
 from allennlp_metaner.data.pretrained_files import is_archived, max_positions, pretrained_path
 from allennlp_metaner.nn.linear import FastLinear
+from allennlp_metaner.nn.transformer_layers import HiddenStates, hidden_states_after
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +29,7 @@ _POOLINGS = ("cls", "mean")
 # Vary between a model and its copy in an archive, and no hidden state depends on them.
 _IRRELEVANT_CONFIG = ("_name_or_path", "architectures", "torch_dtype", "transformers_version")
 # Fewer batches than this are done before a progress bar can be read.
-_MIN_BATCHES_FOR_PROGRESS = 10
+_MIN_BATCHES_SHOWN = 10
 
 
 class SentenceEncoder(Registrable):
@@ -125,6 +127,7 @@ class TransformerSentenceEncoder(SentenceEncoder):
         self._cuda_device = cuda_device
         self._loaded: tuple[PreTrainedTokenizerBase, PreTrainedModel] | None = None
         self._copy: tuple[torch.device, PreTrainedModel] | None = None
+        self._states: tuple[PreTrainedModel, HiddenStates] | None = None
         self._fingerprint: str | None = None
         if is_archived(self._path, serialization_dir):
             self._load()
@@ -222,21 +225,21 @@ class TransformerSentenceEncoder(SentenceEncoder):
     def _encode_ids(self, ids: list[tuple[int, ...]], model: PreTrainedModel, padding: int) -> np.ndarray:
         """The vectors, `(num_sentences, dim)`, of subword ids that are sorted by length."""
         batches = list(_batches([len(sentence) for sentence in ids], self._tokens_per_batch))
-        progress = Tqdm.tqdm(
-            batches, desc="encoding sentences", disable=len(batches) < _MIN_BATCHES_FOR_PROGRESS
-        )
+        progress = Tqdm.tqdm(batches, desc="encoding sentences", disable=len(batches) < _MIN_BATCHES_SHOWN)
         with _evaluating(model), torch.inference_mode(), FastLinear():
-            vectors = [self._encode_batch(ids[start:end], model, padding) for start, end in progress]
-        return np.concatenate(vectors)
+            if self._states is None or self._states[0] is not model:
+                layer = None if self._layer is None else int(self._layer_of(model))
+                self._states = model, hidden_states_after(model, layer)
+            encode = partial(self._encode_batch, self._states[1], model.device, padding)
+            return np.concatenate([encode(ids[start:end]) for start, end in progress])
 
-    def _encode_batch(self, ids: list[tuple[int, ...]], model: PreTrainedModel, padding: int) -> np.ndarray:
-        device = model.device
+    def _encode_batch(
+        self, states: HiddenStates, device: torch.device, padding: int, ids: list[tuple[int, ...]]
+    ) -> np.ndarray:
         inputs = pad_sequence([torch.tensor(sentence) for sentence in ids], True, padding).to(device)
         lengths = torch.tensor([len(sentence) for sentence in ids], device=device).unsqueeze(1)
         mask = torch.arange(inputs.size(1), device=device) < lengths
-        inner = self._layer is not None
-        outputs = model(input_ids=inputs, attention_mask=mask.long(), output_hidden_states=inner)
-        hidden = (outputs.hidden_states[int(self._layer_of(model))] if inner else outputs[0]).float()
+        hidden = states(inputs, mask.long()).float()
         vectors = hidden[:, 0] if self._pooling == "cls" else (hidden * mask.unsqueeze(2)).sum(1) / lengths
         return torch.nn.functional.normalize(vectors, dim=1).cpu().numpy()
 
