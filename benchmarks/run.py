@@ -210,6 +210,7 @@ def encoding(load: workload.Workload, quick: bool) -> Iterator[dict[str, Any]]:
     model = AutoModel.from_pretrained(load.encoder).eval()
     tokenizer = AutoTokenizer.from_pretrained(load.encoder)
     encoder = TransformerSentenceEncoder(load.encoder)
+    middle = TransformerSentenceEncoder(load.encoder, pooling="mean", layer="middle")
 
     def padded() -> None:
         for first in range(0, few, 100):
@@ -226,8 +227,17 @@ def encoding(load: workload.Workload, quick: bool) -> Iterator[dict[str, Any]]:
                 torch.nn.functional.normalize(vectors, dim=1).numpy()
 
     chosen = sentences[:many]
-    own, theirs = take_turns(1 if quick else 3, lambda: encoder.encode(chosen), padded)
+    own, half, theirs = take_turns(
+        1 if quick else 3, lambda: encoder.encode(chosen), lambda: middle.encode(chosen), padded
+    )
     yield row("pool encoding", "sentences/s", len(chosen) / own, few / theirs, goal="5x, aim 10x")
+    yield row(
+        "pool encoding, vectors of the middle layer",
+        "sentences/s",
+        len(chosen) / half,
+        len(chosen) / own,
+        note="as in the small configs; baseline: vectors of the last layer, as in the row above",
+    )
 
 
 def subwords(load: workload.Workload, quick: bool) -> Iterator[dict[str, Any]]:
