@@ -13,7 +13,6 @@ import json
 import resource
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -51,18 +50,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 # Until all modules are imported, there is hardly any.
 gc.disable()
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """
-    Tests use no cache of the user's. One of several processes of pytest needs all that AllenNLP imports, so
-    processes of their own are forked from it, as it is before it imports this package.
-    """
-    folder = tempfile.mkdtemp()
-    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
-    os.environ["HF_HOME"], os.environ["ALLENNLP_CACHE_ROOT"] = f"{folder}/hub", f"{folder}/allennlp"
-    if hasattr(config, "workerinput"):
-        start_server()
 
 
 def pytest_collection_finish() -> None:
@@ -147,9 +134,9 @@ def import_benchmark(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str]
 
 
 @pytest.fixture(scope="session")
-def running_process() -> type[RunningProcess]:
+def running_process(tmp_path_factory: pytest.TempPathFactory) -> type[RunningProcess]:
     """Starts processes that have AllenNLP imported, but not this package, and share no cache with others."""
-    start_server()
+    start_server(tmp_path_factory.mktemp("empty"))
     return RunningProcess
 
 

@@ -3,17 +3,14 @@ Processes of their own that need not import AllenNLP anew, which takes longer th
 that has imported it, and nothing of this package, forks them.
 """
 
-import gc
-import importlib
 import multiprocessing
 import os
 import runpy
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from multiprocessing import forkserver, resource_tracker, util
+from collections.abc import Callable, Mapping
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any, Optional
 
@@ -22,59 +19,21 @@ _ALLENNLP = ["allennlp.commands", "allennlp.predictors"]
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 
-def start_server() -> None:
+def start_server(empty: Path) -> None:
     """
-    Start the server, unless it runs. All that `multiprocessing` starts by "forkserver" comes from it. A
-    process that is about to import AllenNLP, and has nothing of this package yet, forks it. Any other starts
-    a new Python, which imports AllenNLP once more.
+    Start the server, unless it runs. All that `multiprocessing` starts by "forkserver" comes from it. Its
+    caches of AllenNLP and of the model hub are in `empty`, a folder without anything.
     """
-    multiprocessing.get_context("forkserver").set_forkserver_preload(_ALLENNLP)
-    before, spawn = dict(os.environ), util.spawnv_passfds
-    os.environ.update(_ENVIRONMENT)
+    caches = {"HF_HOME": str(empty / "hub"), "ALLENNLP_CACHE_ROOT": str(empty / "allennlp")}
+    before = dict(os.environ)
+    os.environ.update({**_ENVIRONMENT, **caches})
     try:
-        with _silent():
-            resource_tracker.ensure_running()
-            if before.items() >= _ENVIRONMENT.items() and "allennlp_metaner" not in sys.modules:
-                for module in _ALLENNLP:
-                    importlib.import_module(module)
-                util.spawnv_passfds = _fork
-            forkserver.ensure_running()
+        multiprocessing.get_context("forkserver").set_forkserver_preload(_ALLENNLP)
+        forkserver.ensure_running()
     finally:
-        util.spawnv_passfds = spawn
-        os.environ.clear()
+        for name in _ENVIRONMENT.keys() | caches.keys():
+            os.environ.pop(name)
         os.environ.update(before)
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """What processes say that begin here goes nowhere, whether pytest captures already or not."""
-    outputs = {number: os.dup(number) for number in (1, 2)}
-    try:
-        with open(os.devnull, "wb") as nowhere:
-            for number in outputs:
-                os.dup2(nowhere.fileno(), number)
-        yield
-    finally:
-        for number, output in outputs.items():
-            os.dup2(output, number)
-            os.close(output)
-
-
-def _fork(path: bytes, arguments: Sequence[str], files: Sequence[int]) -> int:
-    """In place of `spawnv_passfds`: a fork runs what a new Python would, and has no other files open."""
-    process = os.fork()
-    if process:
-        return process
-    try:
-        passed = {0, 1, 2, *files}
-        for file in map(int, os.listdir("/dev/fd")):
-            if file not in passed:
-                with suppress(OSError):
-                    os.close(file)
-        gc.enable()
-        exec(arguments[-1], {})
-    finally:
-        os._exit(0)
 
 
 class RunningProcess:
