@@ -37,13 +37,12 @@ def hidden_states_after(transformer: PreTrainedModel, num_layers: Optional[int] 
     """
     if num_layers is None:
         return partial(_final, transformer)
-    exact = partial(_inner, transformer, num_layers)
+    whole = partial(_inner, transformer, num_layers)
     lower = _lower_part(transformer, num_layers)
-    return (
-        exact
-        if lower is None or not _agree(exact, partial(_final, lower), transformer)
-        else partial(_final, lower)
-    )
+    if lower is None:
+        return whole
+    short = partial(_final, lower)
+    return short if _agree(whole, short, transformer.device) else whole
 
 
 def _final(transformer: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -70,11 +69,12 @@ def _lower_part(transformer: PreTrainedModel, num_layers: int) -> Optional[PreTr
     return lower
 
 
-def _agree(exact: HiddenStates, short: HiddenStates, transformer: PreTrainedModel) -> bool:
+def _agree(whole: HiddenStates, short: HiddenStates, device: torch.device) -> bool:
     """On three subwords. Some architectures do more after the last layer, or have several lists of layers."""
-    ids = torch.arange(3, device=transformer.device).unsqueeze(0)
+    ids = torch.arange(3, device=device).unsqueeze(0)
+    mask = torch.ones_like(ids)
     try:
-        return torch.equal(exact(ids, torch.ones_like(ids)), short(ids, torch.ones_like(ids)))
+        return torch.equal(whole(ids, mask), short(ids, mask))
     except Exception:
         # Whatever the architecture's own code says to fewer layers than it was made with.
         return False
