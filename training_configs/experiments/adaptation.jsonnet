@@ -30,24 +30,16 @@ local settings = [setting(rate, eps) for rate in [10, 20, 31.6, 50, 100] for eps
                  + [setting(31.6, neighbors=k, steps=3) for k in [2, 8]]
                  + [setting(31.6, neighbors=k, index='random') for k in [2, 8]];
 
-// The cells' own settings stand in their targets' overrides: one target a language and setting.
-local cell(language, s) = experiment.development[language] + {
-  overrides+: {
-    'model.adaptation.enabled': true,
-    'model.adaptation.inner_loop.optimizer': { type: 'adam', lr: s.rate, eps: s.eps },
-    'model.adaptation.inner_loop.num_steps': s.steps,
-    'validation_dataset_reader.retriever.num_neighbors': s.neighbors,
-    'validation_dataset_reader.retriever.similarity_index': { type: s.index },
-  },
+local overrides(s) = {
+  'model.adaptation.enabled': true,
+  'model.adaptation.inner_loop.optimizer': { type: 'adam', lr: s.rate, eps: s.eps },
+  'model.adaptation.inner_loop.num_steps': s.steps,
+  'validation_dataset_reader.retriever.num_neighbors': s.neighbors,
+  'validation_dataset_reader.retriever.similarity_index': { type: s.index },
 };
-local none(language) = experiment.development[language] + { overrides+: { 'model.adaptation.enabled': false } };
 
 {
   seeds: seeds,
   systems: { base: second_stage.as_targets_say(second_stage.base) },
-  targets: { ['%s_none' % language]: none(language) for language in languages } + {
-    ['%s_%s' % [language, s.name]]: cell(language, s)
-    for language in languages
-    for s in settings
-  },
+  targets: experiment.settings_as_targets(languages, { [s.name]: overrides(s) for s in settings }),
 }

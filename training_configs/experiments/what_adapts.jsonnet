@@ -36,9 +36,6 @@ local ways = {
   second_order_head: way('maml', of_training(head)),
 };
 
-// The cells' own settings stand in their targets' overrides: one target a language and choice of parameters.
-local adapted(language, overrides) = experiment.development[language] + { overrides+: overrides };
-local none(language) = experiment.development[language] + { overrides+: { 'model.adaptation.enabled': false } };
 local unadapted = ['%s_none' % language for language in languages];
 
 {
@@ -49,9 +46,5 @@ local unadapted = ['%s_none' % language for language in languages];
              [name]: second_stage.as_targets_say(ways[name]) { targets: unadapted }
              for name in std.objectFields(ways)
            },
-  targets: { ['%s_none' % language]: none(language) for language in languages } + {
-    ['%s_%s' % [language, name]]: adapted(language, parts[name])
-    for language in languages
-    for name in std.objectFields(parts)
-  },
+  targets: experiment.settings_as_targets(languages, parts),
 }

@@ -18,6 +18,16 @@ local corpora = import 'corpora.libsonnet';
     da: { file: corpora.uner_da.dev, overrides: import '../targets/da.jsonnet' },
   },
 
+  // A target for each of the development languages named and each of the settings: a grid's cells are targets of systems,
+  // so what a cell sets for itself stands in its target's overrides. "none" is without adaptation.
+  settings_as_targets(languages, settings)::
+    local all = settings { none: { 'model.adaptation.enabled': false } };
+    {
+      ['%s_%s' % [language, name]]: $.development[language] { overrides+: all[name] }
+      for language in languages
+      for name in std.objectFields(all)
+    },
+
   // Tables 3 and 4, and the controls, for targets with the four entity types of the source. `base` and `meta` are
   // overrides of the configs; `few` replaces the seeds of all but base and full.
   systems(base={}, meta={}, few={}):: {
