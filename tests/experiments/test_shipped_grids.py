@@ -245,6 +245,19 @@ def test_what_adapts() -> None:
     }
 
 
+def test_averaged_checkpoints() -> None:
+    """One training, as long as the base model's, of which all checkpoints are kept."""
+    found = cells("averaged_checkpoints")
+    assert {(cell.system, cell.last) for cell in found} == {(f"last_{n}", n) for n in (1, 2, 3, 5)}
+    assert {cell.target for cell in found} == {"en", "da", "pt"}
+    assert len(trainings(found)) == 1
+    for cell in found:
+        trainer = cell.needs.config["trainer"]
+        assert shown(cell) == 10 * 132 * 32 == pytest.approx(3 * 14041, abs=132)
+        assert trainer["checkpointer"]["keep_most_recent_by_count"] > trainer["num_epochs"]
+        assert cell.overrides["model.adaptation.enabled"] is False
+
+
 def test_grids_of_finished_bases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "13370"
     folder.mkdir()
