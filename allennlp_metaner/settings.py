@@ -48,8 +48,8 @@ DEFAULTS = {
 MATMUL_PRECISION = "METANER_MATMUL_PRECISION"
 """
 The environment variable that sets PyTorch's precision of float32 matrix products: "highest" (PyTorch's
-default), "high" (TF32 on GPUs) or "medium" (bfloat16 factors, on GPUs and on CPUs with AMX, where it is
-several times faster). Values and sums stay float32.
+default), "high" (TF32 on GPUs) or "medium" (bfloat16 factors, on GPUs and on CPUs with AMX, where
+plain training is faster and meta-training slower: docs/performance.md). Values and sums stay float32.
 """
 
 MATMUL_PRECISIONS = ("highest", "high", "medium")

@@ -26,7 +26,7 @@ local with_rates(encoder, head=head_rate) = {
   },
   // Overrides of the configs, by the learning rate of the encoder.
   meta(encoder):: with_rates(encoder),
-  // As many updates for the base model, so that none has seen more.
+  // As many updates for the base model; a task shows three times as many sentences.
   base(encoder):: with_rates(encoder) {
     'data_loader.batches_per_epoch': updates_per_validation,
     'trainer.num_epochs': updates / updates_per_validation,
