@@ -245,8 +245,12 @@ def test_what_adapts() -> None:
     }
 
 
-def test_averaged_checkpoints() -> None:
-    """One training, as long as the base model's, of which all checkpoints are kept."""
+def test_averaged_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    One training, as long as the base model's, of which all checkpoints are kept: also where finished runs are
+    named, which have others.
+    """
+    monkeypatch.setenv("METANER_BASE", "runs/base/{seed}")
     found = cells("averaged_checkpoints")
     assert {(cell.system, cell.last) for cell in found} == {(f"last_{n}", n) for n in (1, 2, 3, 5)}
     assert {cell.target for cell in found} == {"en", "da", "pt"}

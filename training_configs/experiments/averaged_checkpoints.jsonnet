@@ -9,7 +9,7 @@ local last = [1, 2, 3, 5];
 local updates = 1320;
 local parts = 10;
 
-local base = second_stage.base {
+local base = second_stage.trained_base {
   overrides: {
     'data_loader.batches_per_epoch': updates / parts,
     'trainer.num_epochs': parts,

@@ -43,11 +43,13 @@ local inner_rates(rate, inner=1) = adaptation_rate(rate, inner) {
   query_only:: query_only,
 
   // The converged base: a finished one (METANER_BASE), or one that is trained.
-  base:: (
-    if settings.base == ''
-    then { config: '../small/base_en.jsonnet', environment: { METANER_BATCH_SIZE: sentences_of_base } }
-    else { run: settings.base }
-  ) + { adapt: false, last: 1 },
+  base:: if settings.base == '' then $.trained_base else { run: settings.base, adapt: false, last: 1 },
+  trained_base:: {
+    config: '../small/base_en.jsonnet',
+    environment: { METANER_BATCH_SIZE: sentences_of_base },
+    adapt: false,
+    last: 1,
+  },
 
   // A way, evaluated as it is after its last update.
   way(config, overrides={}, batch=tasks):: {
